@@ -1,0 +1,1 @@
+"""The esockd command: run and inspect hardened socket listeners."""

@@ -1,0 +1,1 @@
+"""The socket-listener layer for anyio programs: admission, limits, drain, live statistics."""

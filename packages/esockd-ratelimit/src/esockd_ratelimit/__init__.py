@@ -1,0 +1,1 @@
+"""Exact token buckets: alone, keyed, composed and shared."""

@@ -1,0 +1,17 @@
+"""A pytest plugin that runs the Python examples of Markdown pages and docstrings.
+
+In a page, every ```python block runs, all blocks of one page in one namespace, top to bottom. A block that would run
+for ever (a server) is preceded by `<!-- skip: next -->` in the page and is run by a test of its own in
+tests/integration, which starts it as a program and talks to it.
+"""
+
+from __future__ import annotations
+
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
+from sybil.parsers.rest import DocTestParser
+
+_pages = Sybil(parsers=[PythonCodeBlockParser(), SkipParser()], patterns=["*.md"])
+_docstrings = Sybil(parsers=[DocTestParser()], patterns=["*.py"])
+
+pytest_collect_file = (_pages + _docstrings).pytest()
