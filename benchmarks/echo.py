@@ -150,7 +150,7 @@ def parse_options(descriptors: int) -> argparse.Namespace:
     add("--operations", type=positive(int), help="in one measurement, instead of --seconds")
     add("--connections", type=positive(int), default=64, help="at the same time (64)")
     add("--size", type=positive(int), default=64, help="bytes in a message (64)")
-    add("--idle-connections", type=positive(int), default=min(10_000, descriptors - 1000), help="(%(default)s)")
+    add("--idle-connections", type=positive(int), default=min(10_000, descriptors // 2), help="(%(default)s)")
     add("--only", type=re.compile, default=re.compile(""), metavar="REGEX", help="servers whose name matches")
     add("--baseline", action="append", default=[], metavar="NAME", help="add a column of ratios to this server")
     add(
@@ -163,9 +163,10 @@ def parse_options(descriptors: int) -> argparse.Namespace:
     )
     add("--json", type=Path, metavar="FILE", help="write every single figure there")
     options = parser.parse_args()
-    if options.idle_connections + FIRST_CONNECTIONS + 100 > descriptors:
+    if options.mode in {"idle", "all"} and options.idle_connections + FIRST_CONNECTIONS + 100 > descriptors:
         parser.error(
-            f"--idle-connections {options.idle_connections} needs more than the {descriptors} open files allowed"
+            f"--idle-connections {options.idle_connections} needs more open files than the {descriptors} allowed here:"
+            " give fewer, or raise the hard limit (ulimit -Hn)"
         )
     return options
 
