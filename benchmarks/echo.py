@@ -150,6 +150,7 @@ def parse_options(descriptors: int) -> argparse.Namespace:
     add("--operations", type=positive(int), help="in one measurement, instead of --seconds")
     add("--connections", type=positive(int), default=64, help="at the same time (64)")
     add("--size", type=positive(int), default=64, help="bytes in a message (64)")
+    add("--server-cpus", type=positive(int), default=1, help="how many CPUs a server may use (1)")
     add("--idle-connections", type=positive(int), default=min(10_000, descriptors // 2), help="(%(default)s)")
     add("--only", type=re.compile, default=re.compile(""), metavar="REGEX", help="servers whose name matches")
     add("--baseline", action="append", default=[], metavar="NAME", help="add a column of ratios to this server")
@@ -174,7 +175,7 @@ def parse_options(descriptors: int) -> argparse.Namespace:
 def main() -> None:
     end_on_sigterm()
     options = parse_options(raise_descriptor_limit())
-    shares = share_cpus()
+    shares = share_cpus(options.server_cpus)
     known = facts(shares, PACKAGES)
     amount = f"{options.operations:,} operations" if options.operations else f"{options.seconds:g} s"
     known["each round"] = f"{amount}, {options.connections} connections, {options.size} bytes; {options.rounds} rounds"

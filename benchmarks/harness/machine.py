@@ -28,8 +28,8 @@ class CpuShares:
         return not self.server & self.client
 
 
-def share_cpus(servers: int = 1) -> CpuShares:
-    """Give the server the first CPUs this process may use, and the client the last one."""
+def share_cpus(servers: int) -> CpuShares:
+    """Give the server the first `servers` CPUs this process may use, and the client the last one."""
     usable = sorted(os.sched_getaffinity(0))
     return CpuShares(server=frozenset(usable[:servers]), client=frozenset(usable[-1:]))
 
@@ -57,10 +57,11 @@ def facts(shares: CpuShares, packages: tuple[str, ...]) -> dict[str, str]:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "not installed"
-    pinned = "each on CPUs of its own" if shares.apart else "SHARING a CPU: no second one to be had"
+    apart = "apart" if shares.apart else "SHARING A CPU: there are too few"
+    pinned = f"{len(shares.server)} and {len(shares.client)} CPUs, {apart}"
     return {
         "CPU": f"{cpu_model()}, {len(os.sched_getaffinity(0))} usable, load average {os.getloadavg()[0]:.2f} before",
-        "server and client": pinned,
+        "servers and client": pinned,
         "kernel": f"{platform.system()} {platform.release()}",
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "packages": ", ".join(f"{name} {number}" for name, number in versions.items()),
