@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeAlias, cast
 import anyio
 import anyio.to_thread
 
-from esockd_core._address import Address, Transport, describe_socket, format_host_port
+from esockd_core._address import Address, Transport, describe_socket, format_host_port, is_ip_address
 from esockd_core._errors import AddressInUse, CannotBind, SocketError
+from esockd_core._holder import find_holder
 from esockd_core._inherited import inherited_sockets, is_listening
-from esockd_core._port_holder import find_port_holder
 from esockd_core._tcp_options import TcpOptions
 from esockd_core._unix_socket import SocketFile, UnixOptions, bind_unix_path, locked_path
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
 
 logger = logging.getLogger("esockd_core")
@@ -137,8 +138,6 @@ async def open_sockets(
             except _BindFailure as failure:
                 raise await _explain(failure, datagram=address.is_datagram) from failure.error
             opened = ListeningSockets(sockets, address.transport)
-    if not address.is_datagram:
-        _warn_of_capped_backlog(tcp.backlog)
     return opened
 
 
@@ -149,25 +148,32 @@ async def _resolve(address: Address) -> list[Endpoint]:
         return [IPV4_LOOPBACK.with_port(port), IPV6_LOOPBACK.with_port(port)]
     if address.kind == "everywhere":
         return [IPV4_ANY.with_port(port), IPV6_ANY.with_port(port)]
+    host = str(address.host)
     kind = socket.SOCK_DGRAM if address.is_datagram else socket.SOCK_STREAM
+    found: Iterable[tuple[int, object, object, object, object]]
     try:
-        found = await anyio.getaddrinfo(str(address.host), port, type=kind)
+        if is_ip_address(host):
+            # Asks nobody and does not block; uvloop's own would pass over an interface that does not exist.
+            found = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_NUMERICHOST)
+        else:
+            found = await anyio.getaddrinfo(host, port, type=kind)
     except (OSError, UnicodeError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
-        raise CannotBind(errno.EADDRNOTAVAIL, f'cannot resolve "{address.host}": {reason}') from error
-    return list(dict.fromkeys(Endpoint(socket.AddressFamily(family), addr) for family, _, _, _, addr in found))
+        raise CannotBind(errno.EADDRNOTAVAIL, f'cannot resolve "{host}": {reason}') from error
+    endpoints = (Endpoint(socket.AddressFamily(entry[0]), cast("SockAddr", entry[4])) for entry in found)
+    return list(dict.fromkeys(endpoints))
 
 
 def _bind_on_one_port(endpoints: list[Endpoint], tcp: TcpOptions, *, datagram: bool) -> list[socket.socket]:
     """Bind and listen; with port 0, try again while the port found for the first is taken for another."""
-    chosen_by_kernel = endpoints[0].sockaddr[1] == 0
-    for attempts_left in reversed(range(PORT_ATTEMPTS)):
-        try:
-            return _bind_all(endpoints, tcp, datagram=datagram)
-        except _BindFailure as failure:
-            if not (attempts_left and chosen_by_kernel and failure.error.errno == errno.EADDRINUSE):
-                raise
-    raise AssertionError("unreachable: the last attempt returns or raises")
+    if endpoints[0].sockaddr[1] == 0:
+        for _ in range(PORT_ATTEMPTS - 1):
+            try:
+                return _bind_all(endpoints, tcp, datagram=datagram)
+            except _BindFailure as failure:
+                if failure.error.errno != errno.EADDRINUSE:
+                    raise
+    return _bind_all(endpoints, tcp, datagram=datagram)
 
 
 def _bind_all(endpoints: list[Endpoint], tcp: TcpOptions, *, datagram: bool) -> list[socket.socket]:
@@ -193,6 +199,8 @@ def _bind_all(endpoints: list[Endpoint], tcp: TcpOptions, *, datagram: bool) -> 
             except OSError as error:
                 raise _BindFailure(endpoint, error) from error
         stack.pop_all()
+    if not datagram:
+        _warn_of_capped_backlog(tcp.backlog)
     return list(bound.values())
 
 
@@ -225,22 +233,20 @@ def _is_missing_family(failure: _BindFailure) -> bool:
 
 def _open_unix(address: Address, tcp: TcpOptions, unix: UnixOptions) -> ListeningSockets:
     path = str(address.path)
-    file: SocketFile | None = None
-    with locked_path(path):
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
+    try:
+        with locked_path(path), ExitStack() as stack:
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             file = bind_unix_path(sock, path, unix)
+            if file is not None:
+                stack.callback(file.remove)
             tcp.apply_to_listener(sock)
             sock.listen(tcp.backlog)
-        except BaseException as error:
-            if file is not None:
-                file.remove()
-            sock.close()
-            if not isinstance(error, OSError) or isinstance(error, SocketError):
-                raise
-            if error.errno == errno.EADDRINUSE:
-                raise AddressInUse(error.errno, f"unix:{path} is already in use. See: ss -lxp") from error
-            raise CannotBind(error.errno, f"cannot listen on unix:{path}: {error.strerror}") from error
+            stack.pop_all()
+    except SocketError:
+        raise
+    except OSError as error:
+        raise CannotBind(error.errno, f"cannot listen on unix:{path}: {error.strerror}") from error
+    _warn_of_capped_backlog(tcp.backlog)
     return ListeningSockets([sock], address.transport, file)
 
 
@@ -254,6 +260,7 @@ def _adopt(address: Address, tcp: TcpOptions) -> ListeningSockets:
                     tcp.apply_to_listener(sock)
                     if not is_listening(sock):
                         sock.listen(tcp.backlog)
+                        _warn_of_capped_backlog(tcp.backlog)
                 except OSError as error:
                     text = f"cannot listen on {describe_socket(sock)}, inherited as {address}: {error.strerror}"
                     raise CannotBind(error.errno, text) from error
@@ -278,7 +285,7 @@ async def _explain(failure: _BindFailure, *, datagram: bool) -> SocketError:
     host, port = endpoint.sockaddr[:2]
     match number:
         case errno.EADDRINUSE:
-            holder = await anyio.to_thread.run_sync(lambda: find_port_holder(host, port, datagram=datagram))
+            holder = await anyio.to_thread.run_sync(lambda: find_holder(host, port, datagram=datagram))
             by = f" by {holder}" if holder else ""
             hint = f"ss -l{'u' if datagram else 't'}np 'sport = :{port}'"
             return AddressInUse(number, f"{endpoint} is already in use{by}. Try port 0, or: {hint}")

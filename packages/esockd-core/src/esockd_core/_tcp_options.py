@@ -126,6 +126,18 @@ class TcpOptions:
         elif not self.nodelay:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, False)
 
+    def read_chunk_bytes(self, sock: socket.socket, default_bytes: int) -> int:
+        """How much to read from a connection at a time: `tune_buffer` makes it as large as the kernel's buffers.
+
+        Args:
+            sock: The listening socket, whose buffers are those its connections start with.
+            default_bytes: What to read without `tune_buffer`, and at least with it.
+        """
+        if not self.tune_buffer:
+            return default_bytes
+        sizes = [sock.getsockopt(socket.SOL_SOCKET, option) for option in (socket.SO_RCVBUF, socket.SO_SNDBUF)]
+        return max(default_bytes, *sizes)
+
     def _set_buffers(self, sock: socket.socket, *, warn: bool) -> None:
         for name, option, wanted, setting in (
             ("receive_buffer_bytes", socket.SO_RCVBUF, self.receive_buffer_bytes, "net.core.rmem_max"),
