@@ -220,8 +220,33 @@ async def test_port_0_gives_up_after_a_bounded_number_of_tries(monkeypatch: pyte
                 raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
     monkeypatch.setattr(socket, "socket", AlwaysTaken)
-    assert "is already in use" in await refusal(0)
+    assert "is already in use. Try again: 16 free ports in a row were taken elsewhere, or: ss" in await refusal(0)
     assert len(tries) == _sockets.PORT_ATTEMPTS
+
+
+async def test_who_listens_between_our_bind_and_our_listen_keeps_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With SO_REUSEADDR two sockets may be bound to one address until one of them listens."""
+    with closing(socket.socket()) as rival:
+
+        class Overtaken(socket.socket):
+            def listen(self, backlog: int = 1024, /) -> None:
+                rival.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
+                rival.bind(self.getsockname())
+                rival.listen(1)
+                super().listen(backlog)
+
+        with closing(socket.socket()) as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        monkeypatch.setattr(socket, "socket", Overtaken)
+        assert f"is already in use by this process (pid {os.getpid()})" in await rival_wins(port)
+        assert rival.getsockname() == ("127.0.0.1", port)
+
+
+async def rival_wins(port: int) -> str:
+    with pytest.raises(AddressInUse) as caught:
+        await opened(f"127.0.0.1:{port}")
+    return str(caught.value)
 
 
 @pytest.mark.parametrize("address", ["0", "*:0", "localhost:0", "udp://0"])
@@ -422,6 +447,76 @@ async def test_options_are_set_on_every_socket_before_it_listens() -> None:
         assert values == [42, 42]
 
 
+@pytest.mark.parametrize(
+    ("address", "wrong", "told"),
+    [
+        ("udp://0", {"nodelay": False}, "nodelay does not apply to datagrams, which take reuse_port only"),
+        ("unix:@esockd-test", {"keepalive": True}, "keepalive does not apply to Unix sockets, which take backlog,"),
+    ],
+)
+async def test_an_option_that_would_do_nothing_is_refused(address: str, wrong: dict[str, Any], told: str) -> None:
+    before = open_descriptors()
+    with pytest.raises(InvalidOption) as caught:
+        await opened(address, tcp=TcpOptions(**wrong))
+    assert told in str(caught.value)
+    caught.value.__traceback__ = None
+    assert open_descriptors() == before
+
+
+async def test_where_the_cap_of_the_backlog_cannot_be_read_nothing_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_sockets, "SOMAXCONN", tmp_path / "somaxconn")
+    (await opened("127.0.0.1:0", tcp=TcpOptions(backlog=2**31 - 1))).close()
+    assert not caplog.records
+
+
+# Who holds an address, in a /proc made for the purpose
+
+
+@pytest.fixture
+def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A /proc in which processes 500, 501 and 502 share a listener on 127.0.0.1:80, and 501 has lost its name."""
+    row = "{number}: 0100007F:{port:04X} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000 0 0 {inode}\n"
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "tcp").write_text(
+        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+        + row.format(number=0, port=81, state="0A", inode=6)
+        + row.format(number=1, port=80, state="0A", inode=7)
+        + row.format(number=2, port=82, state="01", inode=8)
+    )
+    for pid in (500, 501, 502):
+        descriptors = tmp_path / str(pid) / "fd"
+        descriptors.mkdir(parents=True)
+        (descriptors / "0").symlink_to("/dev/null")
+        (descriptors / "1").write_text("not a link: gone before it was read")
+        (descriptors / "3").symlink_to("socket:[7]")
+        if pid != 501:
+            descriptors.with_name("comm").write_text("server\n")
+    (tmp_path / "600").mkdir()  # another user's: its descriptors cannot be listed
+    monkeypatch.setattr(_holder, "PROC", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.skipif(sys.byteorder != "little", reason="the addresses above are as a little-endian kernel writes them")
+def test_of_several_holders_the_first_is_named_and_the_others_are_counted(proc: Path) -> None:
+    assert _holder.find_holder("127.0.0.1", 80, datagram=False) == "server (pid 500) and 2 more"
+    assert _holder.find_holder("0.0.0.0", 80, datagram=False) == "server (pid 500) and 2 more"
+    assert _holder.find_holder("127.0.0.2", 80, datagram=False) is None
+    assert _holder.find_holder("127.0.0.1", 81, datagram=False) is None
+    assert _holder.find_holder("127.0.0.1", 82, datagram=False) is None
+    assert _holder.find_holder("127.0.0.1", 80, datagram=True) is None
+
+
+def test_a_process_without_a_name_is_told_by_its_number(proc: Path) -> None:
+    assert _holder.name_process(501) == "a process (pid 501)"
+
+
+def test_the_search_for_the_holder_ends_when_its_time_is_up(proc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_holder, "MAX_SEARCH_S", -1.0)
+    assert _holder.find_holder("127.0.0.1", 80, datagram=False) is None
+
+
 # Unix paths
 
 
@@ -607,6 +702,17 @@ async def test_an_abstract_name_listens_and_is_in_use_while_it_does() -> None:
             f"Try another path, or: ss -lxp src {name_of_it}"
         )
     (await opened(name)).close()
+
+
+async def test_an_abstract_name_that_the_kernel_refuses_is_told_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Refused(Intercepted):
+        def before_bind(self, address: Any) -> None:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(socket, "socket", Refused)
+    assert await refusal("unix:@x") == "cannot listen on unix:@x: Operation not permitted"
 
 
 async def test_mode_and_owner_do_not_apply_to_an_abstract_name() -> None:

@@ -6,6 +6,7 @@ import errno
 import logging
 import socket
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeAlias, cast
 
@@ -16,7 +17,7 @@ from esockd_core._address import Address, Transport, describe_socket, format_hos
 from esockd_core._errors import AddressInUse, CannotBind, SocketError
 from esockd_core._holder import find_holder
 from esockd_core._inherited import inherited_sockets, is_listening
-from esockd_core._tcp_options import TcpOptions
+from esockd_core._tcp_options import FOR_DATAGRAMS, TcpOptions
 from esockd_core._unix_socket import SocketFile, UnixOptions, bind_unix_path, locked_path
 
 if TYPE_CHECKING:
@@ -123,9 +124,11 @@ async def open_sockets(
     Raises:
         AddressInUse: Somebody else listens there; the message says who, where that can be seen.
         CannotBind: The name does not resolve, the kernel refuses, or what is inherited does not fit.
-        InvalidOption: Mode or owner given for a path that is no file.
+        InvalidOption: An option is given that does not apply to the address.
     """
     tcp, unix = tcp or TcpOptions(), unix or UnixOptions()
+    if address.is_datagram:
+        tcp.require_only(FOR_DATAGRAMS, "datagrams")
     match address.kind:
         case "unix":
             opened = _open_unix(address, tcp, unix)
@@ -136,7 +139,7 @@ async def open_sockets(
             try:
                 sockets = _bind_on_one_port(endpoints, tcp, datagram=address.is_datagram)
             except _BindFailure as failure:
-                raise await _explain(failure, datagram=address.is_datagram) from failure.error
+                raise await _explain(failure, address) from failure.error
             opened = ListeningSockets(sockets, address.transport)
     return opened
 
@@ -236,10 +239,10 @@ def _open_unix(address: Address, tcp: TcpOptions, unix: UnixOptions) -> Listenin
     try:
         with locked_path(path), ExitStack() as stack:
             sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            tcp.apply_to_listener(sock)
             file = bind_unix_path(sock, path, unix)
             if file is not None:
                 stack.callback(file.remove)
-            tcp.apply_to_listener(sock)
             sock.listen(tcp.backlog)
             stack.pop_all()
     except SocketError:
@@ -279,16 +282,18 @@ def _warn_of_capped_backlog(backlog: int) -> None:
         )
 
 
-async def _explain(failure: _BindFailure, *, datagram: bool) -> SocketError:
+async def _explain(failure: _BindFailure, address: Address) -> SocketError:
     """Say in words why an address could not be bound, and what to do."""
     endpoint, number = failure.endpoint, failure.error.errno or 0
     host, port = endpoint.sockaddr[:2]
     match number:
         case errno.EADDRINUSE:
-            holder = await anyio.to_thread.run_sync(lambda: find_holder(host, port, datagram=datagram))
+            search = partial(find_holder, host, port, datagram=address.is_datagram)
+            holder = await anyio.to_thread.run_sync(search)
             by = f" by {holder}" if holder else ""
-            hint = f"ss -l{'u' if datagram else 't'}np 'sport = :{port}'"
-            return AddressInUse(number, f"{endpoint} is already in use{by}. Try port 0, or: {hint}")
+            advice = "port 0" if address.port else f"again: {PORT_ATTEMPTS} free ports in a row were taken elsewhere"
+            look = f"ss -l{'u' if address.is_datagram else 't'}np 'sport = :{port}'"
+            return AddressInUse(number, f"{endpoint} is already in use{by}. Try {advice}, or: {look}")
         case errno.EACCES:
             why = "ports below 1024 need root or CAP_NET_BIND_SERVICE. Try a higher one"
         case errno.EADDRNOTAVAIL:
