@@ -6,20 +6,22 @@ import errno
 import logging
 import socket
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeAlias, cast
 
 import anyio
 import anyio.to_thread
 
-from esockd_core._address import Address, Transport, describe_socket, format_host_port
+from esockd_core._address import Address, Transport, describe_socket, format_host_port, is_ip_address
 from esockd_core._errors import AddressInUse, CannotBind, SocketError
+from esockd_core._holder import find_holder
 from esockd_core._inherited import inherited_sockets, is_listening
-from esockd_core._port_holder import find_port_holder
-from esockd_core._tcp_options import TcpOptions
+from esockd_core._tcp_options import FOR_DATAGRAMS, TcpOptions
 from esockd_core._unix_socket import SocketFile, UnixOptions, bind_unix_path, locked_path
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
 
 logger = logging.getLogger("esockd_core")
@@ -122,9 +124,11 @@ async def open_sockets(
     Raises:
         AddressInUse: Somebody else listens there; the message says who, where that can be seen.
         CannotBind: The name does not resolve, the kernel refuses, or what is inherited does not fit.
-        InvalidOption: Mode or owner given for a path that is no file.
+        InvalidOption: An option is given that does not apply to the address.
     """
     tcp, unix = tcp or TcpOptions(), unix or UnixOptions()
+    if address.is_datagram:
+        tcp.require_only(FOR_DATAGRAMS, "datagrams")
     match address.kind:
         case "unix":
             opened = _open_unix(address, tcp, unix)
@@ -135,10 +139,8 @@ async def open_sockets(
             try:
                 sockets = _bind_on_one_port(endpoints, tcp, datagram=address.is_datagram)
             except _BindFailure as failure:
-                raise await _explain(failure, datagram=address.is_datagram) from failure.error
+                raise await _explain(failure, address) from failure.error
             opened = ListeningSockets(sockets, address.transport)
-    if not address.is_datagram:
-        _warn_of_capped_backlog(tcp.backlog)
     return opened
 
 
@@ -149,25 +151,32 @@ async def _resolve(address: Address) -> list[Endpoint]:
         return [IPV4_LOOPBACK.with_port(port), IPV6_LOOPBACK.with_port(port)]
     if address.kind == "everywhere":
         return [IPV4_ANY.with_port(port), IPV6_ANY.with_port(port)]
+    host = str(address.host)
     kind = socket.SOCK_DGRAM if address.is_datagram else socket.SOCK_STREAM
+    found: Iterable[tuple[int, object, object, object, object]]
     try:
-        found = await anyio.getaddrinfo(str(address.host), port, type=kind)
+        if is_ip_address(host):
+            # Asks nobody and does not block; uvloop's own would pass over an interface that does not exist.
+            found = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_NUMERICHOST)
+        else:
+            found = await anyio.getaddrinfo(host, port, type=kind)
     except (OSError, UnicodeError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
-        raise CannotBind(errno.EADDRNOTAVAIL, f'cannot resolve "{address.host}": {reason}') from error
-    return list(dict.fromkeys(Endpoint(socket.AddressFamily(family), addr) for family, _, _, _, addr in found))
+        raise CannotBind(errno.EADDRNOTAVAIL, f'cannot resolve "{host}": {reason}') from error
+    endpoints = (Endpoint(socket.AddressFamily(entry[0]), cast("SockAddr", entry[4])) for entry in found)
+    return list(dict.fromkeys(endpoints))
 
 
 def _bind_on_one_port(endpoints: list[Endpoint], tcp: TcpOptions, *, datagram: bool) -> list[socket.socket]:
     """Bind and listen; with port 0, try again while the port found for the first is taken for another."""
-    chosen_by_kernel = endpoints[0].sockaddr[1] == 0
-    for attempts_left in reversed(range(PORT_ATTEMPTS)):
-        try:
-            return _bind_all(endpoints, tcp, datagram=datagram)
-        except _BindFailure as failure:
-            if not (attempts_left and chosen_by_kernel and failure.error.errno == errno.EADDRINUSE):
-                raise
-    raise AssertionError("unreachable: the last attempt returns or raises")
+    if endpoints[0].sockaddr[1] == 0:
+        for _ in range(PORT_ATTEMPTS - 1):
+            try:
+                return _bind_all(endpoints, tcp, datagram=datagram)
+            except _BindFailure as failure:
+                if failure.error.errno != errno.EADDRINUSE:
+                    raise
+    return _bind_all(endpoints, tcp, datagram=datagram)
 
 
 def _bind_all(endpoints: list[Endpoint], tcp: TcpOptions, *, datagram: bool) -> list[socket.socket]:
@@ -193,6 +202,8 @@ def _bind_all(endpoints: list[Endpoint], tcp: TcpOptions, *, datagram: bool) -> 
             except OSError as error:
                 raise _BindFailure(endpoint, error) from error
         stack.pop_all()
+    if not datagram:
+        _warn_of_capped_backlog(tcp.backlog)
     return list(bound.values())
 
 
@@ -225,22 +236,20 @@ def _is_missing_family(failure: _BindFailure) -> bool:
 
 def _open_unix(address: Address, tcp: TcpOptions, unix: UnixOptions) -> ListeningSockets:
     path = str(address.path)
-    file: SocketFile | None = None
-    with locked_path(path):
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            file = bind_unix_path(sock, path, unix)
+    try:
+        with locked_path(path), ExitStack() as stack:
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             tcp.apply_to_listener(sock)
-            sock.listen(tcp.backlog)
-        except BaseException as error:
+            file = bind_unix_path(sock, path, unix)
             if file is not None:
-                file.remove()
-            sock.close()
-            if not isinstance(error, OSError) or isinstance(error, SocketError):
-                raise
-            if error.errno == errno.EADDRINUSE:
-                raise AddressInUse(error.errno, f"unix:{path} is already in use. See: ss -lxp") from error
-            raise CannotBind(error.errno, f"cannot listen on unix:{path}: {error.strerror}") from error
+                stack.callback(file.remove)
+            sock.listen(tcp.backlog)
+            stack.pop_all()
+    except SocketError:
+        raise
+    except OSError as error:
+        raise CannotBind(error.errno, f"cannot listen on unix:{path}: {error.strerror}") from error
+    _warn_of_capped_backlog(tcp.backlog)
     return ListeningSockets([sock], address.transport, file)
 
 
@@ -254,6 +263,7 @@ def _adopt(address: Address, tcp: TcpOptions) -> ListeningSockets:
                     tcp.apply_to_listener(sock)
                     if not is_listening(sock):
                         sock.listen(tcp.backlog)
+                        _warn_of_capped_backlog(tcp.backlog)
                 except OSError as error:
                     text = f"cannot listen on {describe_socket(sock)}, inherited as {address}: {error.strerror}"
                     raise CannotBind(error.errno, text) from error
@@ -272,16 +282,18 @@ def _warn_of_capped_backlog(backlog: int) -> None:
         )
 
 
-async def _explain(failure: _BindFailure, *, datagram: bool) -> SocketError:
+async def _explain(failure: _BindFailure, address: Address) -> SocketError:
     """Say in words why an address could not be bound, and what to do."""
     endpoint, number = failure.endpoint, failure.error.errno or 0
     host, port = endpoint.sockaddr[:2]
     match number:
         case errno.EADDRINUSE:
-            holder = await anyio.to_thread.run_sync(lambda: find_port_holder(host, port, datagram=datagram))
+            search = partial(find_holder, host, port, datagram=address.is_datagram)
+            holder = await anyio.to_thread.run_sync(search)
             by = f" by {holder}" if holder else ""
-            hint = f"ss -l{'u' if datagram else 't'}np 'sport = :{port}'"
-            return AddressInUse(number, f"{endpoint} is already in use{by}. Try port 0, or: {hint}")
+            advice = "port 0" if address.port else f"again: {PORT_ATTEMPTS} free ports in a row were taken elsewhere"
+            look = f"ss -l{'u' if address.is_datagram else 't'}np 'sport = :{port}'"
+            return AddressInUse(number, f"{endpoint} is already in use{by}. Try {advice}, or: {look}")
         case errno.EACCES:
             why = "ports below 1024 need root or CAP_NET_BIND_SERVICE. Try a higher one"
         case errno.EADDRNOTAVAIL:

@@ -27,6 +27,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "linger_s": (0, 0),
     "defer_accept_s": (1, 2**16),
 }
+FOR_UNIX = frozenset({"backlog", "receive_buffer_bytes", "send_buffer_bytes", "tune_buffer"})
+FOR_DATAGRAMS = frozenset({"reuse_port"})
 WHOLE = BOUNDS.keys() - {"user_timeout_s"}
 WHY = {
     "linger_s": ": 0 resets the connection at close, None closes it in order; a longer one would block the event loop"
@@ -90,17 +92,35 @@ class TcpOptions:
                 if getattr(self, name) is not None:
                     raise InvalidOption(f"{name} does nothing while keepalive is off: set keepalive=True too")
 
+    def require_only(self, names: frozenset[str], what: str) -> None:
+        """Refuse options that would silently do nothing.
+
+        Args:
+            names: The options that apply.
+            what: What they apply to, for the message.
+
+        Raises:
+            InvalidOption: Another option differs from its default.
+        """
+        for field in fields(self):
+            if field.name not in names and getattr(self, field.name) != field.default:
+                allowed = ", ".join(sorted(names))
+                raise InvalidOption(f"{field.name} does not apply to {what}, which take {allowed} only")
+
     def apply_to_listener(self, sock: socket.socket) -> None:
         """Set everything but the backlog and what must precede bind(2) on a TCP or Unix stream socket.
 
         Best called before listen(2): the receive buffer decides the window scale of the handshake.
 
         Raises:
+            InvalidOption: An option is set that does not apply to a Unix socket.
             OSError: The kernel refuses an option.
         """
-        self._set_buffers(sock, warn=True)
         if sock.family == socket.AF_UNIX:
+            self.require_only(FOR_UNIX, "Unix sockets")
+            self._set_buffers(sock, warn=True)
             return
+        self._set_buffers(sock, warn=True)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, self.nodelay)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, self.keepalive)
         for option, value in (
@@ -125,6 +145,18 @@ class TcpOptions:
             self._set_buffers(sock, warn=False)
         elif not self.nodelay:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, False)
+
+    def read_chunk_bytes(self, sock: socket.socket, default_bytes: int) -> int:
+        """How much to read from a connection at a time: `tune_buffer` makes it as large as the kernel's buffers.
+
+        Args:
+            sock: The listening socket, whose buffers are those its connections start with.
+            default_bytes: What to read without `tune_buffer`, and at least with it.
+        """
+        if not self.tune_buffer:
+            return default_bytes
+        sizes = [sock.getsockopt(socket.SOL_SOCKET, option) for option in (socket.SO_RCVBUF, socket.SO_SNDBUF)]
+        return max(default_bytes, *sizes)
 
     def _set_buffers(self, sock: socket.socket, *, warn: bool) -> None:
         for name, option, wanted, setting in (
