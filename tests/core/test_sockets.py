@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from esockd_core import _holder, _inherited, _limits, _sockets
+from esockd_core import _holder, _inherited, _internet, _limits, _tcp_options
 from esockd_core._address import parse_address
 from esockd_core._errors import AddressInUse, CannotBind, EsockdError, InvalidOption
 from esockd_core._sockets import ListeningSockets, open_sockets
@@ -221,7 +221,7 @@ async def test_port_0_gives_up_after_a_bounded_number_of_tries(monkeypatch: pyte
 
     monkeypatch.setattr(socket, "socket", AlwaysTaken)
     assert "is already in use. Try again: 16 free ports in a row were taken elsewhere, or: ss" in await refusal(0)
-    assert len(tries) == _sockets.PORT_ATTEMPTS
+    assert len(tries) == _internet.PORT_ATTEMPTS
 
 
 async def test_who_listens_between_our_bind_and_our_listen_keeps_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -440,6 +440,17 @@ async def test_a_backlog_that_the_kernel_caps_is_warned_of_once(address: str, ca
     ]
 
 
+@pytest.mark.parametrize("address", ["0", "unix:@esockd-test-buffers"])
+async def test_a_buffer_that_the_kernel_caps_is_warned_of_once(address: str, caplog: pytest.LogCaptureFixture) -> None:
+    caps = [int(Path(f"/proc/sys/net/core/{name}").read_text()) for name in ("rmem_max", "wmem_max")]
+    tcp = TcpOptions(receive_buffer_bytes=caps[0], send_buffer_bytes=caps[1] + 1)
+    with caplog.at_level(logging.WARNING, "esockd_core"):
+        (await opened(address, tcp=tcp)).close()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"send_buffer_bytes {caps[1] + 1} is capped by the kernel to {caps[1]}; raise net.core.wmem_max"
+    ]
+
+
 async def test_options_are_set_on_every_socket_before_it_listens() -> None:
     tcp = TcpOptions(keepalive=True, keepalive_idle_s=42)
     with await opened(0, tcp=tcp) as listening:
@@ -466,7 +477,7 @@ async def test_an_option_that_would_do_nothing_is_refused(address: str, wrong: d
 async def test_where_the_cap_of_the_backlog_cannot_be_read_nothing_is_said(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(_sockets, "SOMAXCONN", tmp_path / "somaxconn")
+    monkeypatch.setattr(_tcp_options, "SOMAXCONN", tmp_path / "somaxconn")
     (await opened("127.0.0.1:0", tcp=TcpOptions(backlog=2**31 - 1))).close()
     assert not caplog.records
 
@@ -713,6 +724,11 @@ async def test_an_abstract_name_that_the_kernel_refuses_is_told_with_the_reason(
 
     monkeypatch.setattr(socket, "socket", Refused)
     assert await refusal("unix:@x") == "cannot listen on unix:@x: Operation not permitted"
+
+
+async def test_mode_and_owner_do_not_apply_to_a_port() -> None:
+    with pytest.raises(InvalidOption, match=r"mode, owner and group apply to unix:PATH, not to \*:0"):
+        await opened("*:0", unix=UnixOptions(mode=0o600))
 
 
 async def test_mode_and_owner_do_not_apply_to_an_abstract_name() -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import struct
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -158,19 +156,6 @@ def test_the_read_chunk_is_the_default_unless_tuned_to_the_kernels_buffers() -> 
         assert TcpOptions().read_chunk_bytes(sock, 65536) == 65536
         assert TcpOptions(tune_buffer=True).read_chunk_bytes(sock, 65536) == 200_000
         assert TcpOptions(tune_buffer=True).read_chunk_bytes(sock, 300_000) == 300_000
-
-
-def test_a_buffer_that_the_kernel_caps_is_warned_of_once_and_not_on_every_connection(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    cap = int(Path("/proc/sys/net/core/rmem_max").read_text())
-    options = TcpOptions(receive_buffer_bytes=min(cap * 2, 2**30))
-    with socket.socket(socket.AF_UNIX) as sock, caplog.at_level(logging.WARNING, "esockd_core"):
-        options.apply_to_listener(sock)
-        options.apply_to_connection(sock)
-    assert [record.getMessage() for record in caplog.records] == [
-        f"receive_buffer_bytes {options.receive_buffer_bytes} is capped by the kernel to {cap}; raise net.core.rmem_max"
-    ]
 
 
 @pytest.mark.parametrize(

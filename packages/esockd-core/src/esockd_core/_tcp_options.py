@@ -10,8 +10,11 @@ import logging
 import socket
 import struct
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 from esockd_core._errors import InvalidOption
+
+SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
 
 logger = logging.getLogger("esockd_core")
 
@@ -118,9 +121,9 @@ class TcpOptions:
         """
         if sock.family == socket.AF_UNIX:
             self.require_only(FOR_UNIX, "Unix sockets")
-            self._set_buffers(sock, warn=True)
+            self._set_buffers(sock)
             return
-        self._set_buffers(sock, warn=True)
+        self._set_buffers(sock)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, self.nodelay)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, self.keepalive)
         for option, value in (
@@ -142,7 +145,7 @@ class TcpOptions:
         `nodelay=False` has to undo.
         """
         if sock.family == socket.AF_UNIX:
-            self._set_buffers(sock, warn=False)
+            self._set_buffers(sock)
         elif not self.nodelay:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, False)
 
@@ -158,15 +161,33 @@ class TcpOptions:
         sizes = [sock.getsockopt(socket.SOL_SOCKET, option) for option in (socket.SO_RCVBUF, socket.SO_SNDBUF)]
         return max(default_bytes, *sizes)
 
-    def _set_buffers(self, sock: socket.socket, *, warn: bool) -> None:
-        for name, option, wanted, setting in (
-            ("receive_buffer_bytes", socket.SO_RCVBUF, self.receive_buffer_bytes, "net.core.rmem_max"),
-            ("send_buffer_bytes", socket.SO_SNDBUF, self.send_buffer_bytes, "net.core.wmem_max"),
-        ):
+    def warn_of_capped_backlog(self) -> None:
+        """Log a warning when the kernel makes the backlog smaller (net.core.somaxconn); call it after listen(2)."""
+        try:
+            cap = int(SOMAXCONN.read_text())
+        except (OSError, ValueError):
+            return
+        if self.backlog > cap:
+            logger.warning(
+                "backlog %d is capped by the kernel to %d; raise net.core.somaxconn to change that", self.backlog, cap
+            )
+
+    def warn_of_capped_buffers(self, sock: socket.socket) -> None:
+        """Log a warning when the kernel gave a listening socket smaller buffers than asked for."""
+        for name, option, wanted, setting in self._buffers():
+            if wanted is not None and (granted := sock.getsockopt(socket.SOL_SOCKET, option) // 2) < wanted:
+                logger.warning("%s %d is capped by the kernel to %d; raise %s", name, wanted, granted, setting)
+
+    def _set_buffers(self, sock: socket.socket) -> None:
+        for _, option, wanted, _ in self._buffers():
             if wanted is not None:
                 sock.setsockopt(socket.SOL_SOCKET, option, wanted)
-                if warn and (granted := sock.getsockopt(socket.SOL_SOCKET, option) // 2) < wanted:
-                    logger.warning("%s %d is capped by the kernel to %d; raise %s", name, wanted, granted, setting)
+
+    def _buffers(self) -> tuple[tuple[str, int, int | None, str], ...]:
+        return (
+            ("receive_buffer_bytes", socket.SO_RCVBUF, self.receive_buffer_bytes, "net.core.rmem_max"),
+            ("send_buffer_bytes", socket.SO_SNDBUF, self.send_buffer_bytes, "net.core.wmem_max"),
+        )
 
 
 def _check_number(name: str, value: object) -> None:
