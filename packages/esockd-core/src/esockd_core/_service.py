@@ -16,6 +16,7 @@ from esockd_core._handler import CallbackHandler
 from esockd_core._stats import Stats
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     from esockd_core._admission import Admission
@@ -46,12 +47,16 @@ class Service:
         "closing",
         "connections",
         "counters",
+        "loop",
         "name",
         "on_event",
         "options",
         "serve",
         "turn",
     )
+
+    loop: asyncio.AbstractEventLoop
+    """The event loop, set by its carrier; trio has none."""
 
     def __init__(
         self,

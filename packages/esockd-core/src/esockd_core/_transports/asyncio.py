@@ -19,6 +19,7 @@ from anyio import BrokenResourceError, BusyResourceError, ClosedResourceError, E
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from esockd_core._connection import ABORTED, KILLED, NORMAL, RESET, SHUTDOWN, Carried, name_of
+from esockd_core._transports.cancellation import is_in_cancel_scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,7 +110,7 @@ class AsyncioConnection(Carried, asyncio.Protocol):
         self._start()
 
     def _start(self) -> None:
-        self._task = task = asyncio.get_running_loop().create_task(self._service.serve(self))
+        self._task = task = self._service.loop.create_task(self._service.serve(self))
         task.add_done_callback(self._handler_done)
 
     def _refuse(self, how: str | bytes) -> None:
@@ -192,30 +193,31 @@ class AsyncioConnection(Carried, asyncio.Protocol):
     # Receiving
 
     async def __anext__(self) -> bytes:
-        try:
-            if self._chunk is None:
-                while self._chunk is None:
-                    self._receiver = receiver = self._new_receiver()
-                    try:
-                        await receiver
-                    finally:
-                        self._receiver = None
-            else:
-                await self._checkpoint()
-        except EndOfStream:
-            raise StopAsyncIteration from None
+        if self._chunk is not None:
+            await self._checkpoint()
+        while self._chunk is None:
+            if self._eof and not self._closing:
+                raise StopAsyncIteration
+            self._receiver = receiver = self._new_receiver()
+            try:
+                await receiver
+            finally:
+                self._receiver = None
+            self._unyielded = 0
         return self._take_all()
 
     async def receive(self, max_bytes: int = 65_536) -> bytes:
-        if self._chunk is None:
-            while self._chunk is None:
-                self._receiver = receiver = self._new_receiver()
-                try:
-                    await receiver
-                finally:
-                    self._receiver = None
-        else:
+        if self._chunk is not None:
             await self._checkpoint()
+        while self._chunk is None:
+            if self._eof and not self._closing:
+                raise EndOfStream
+            self._receiver = receiver = self._new_receiver()
+            try:
+                await receiver
+            finally:
+                self._receiver = None
+            self._unyielded = 0
         if self._more is None and len(self._chunk) <= max_bytes:
             return self._take_all()
         return self._take(max_bytes)
@@ -223,11 +225,9 @@ class AsyncioConnection(Carried, asyncio.Protocol):
     def _new_receiver(self) -> asyncio.Future[None]:
         if self._receiver is not None:
             raise BusyResourceError("receiving from")
-        if self._eof and not self._closing:
-            raise EndOfStream
         if self._closing:
             raise self._closed_error()
-        return asyncio.get_running_loop().create_future()
+        return self._service.loop.create_future()
 
     def _take_all(self) -> bytes:
         chunk, more = self._chunk, self._more
@@ -263,7 +263,9 @@ class AsyncioConnection(Carried, asyncio.Protocol):
     async def send(self, item: bytes) -> None:
         if self._closing or self._eof_sent:
             raise self._closed_error()
-        await self._checkpoint()
+        if self._unyielded >= YIELD_EVERY or is_in_cancel_scope():
+            await self._checkpoint()
+        self._unyielded += 1
         self.bytes_out += len(item)
         self._transport.write(item)
         if self._write_paused:
@@ -287,7 +289,7 @@ class AsyncioConnection(Carried, asyncio.Protocol):
 
     async def _wait_writable(self) -> None:
         while self._write_paused:
-            sender = asyncio.get_running_loop().create_future()
+            sender = self._service.loop.create_future()
             self._senders.append(sender)
             try:
                 await sender
@@ -303,9 +305,10 @@ class AsyncioConnection(Carried, asyncio.Protocol):
 
     async def _checkpoint(self) -> None:
         # An operation that does not block must still notice cancellation, and give way now and then.
-        self._unyielded += 1
         if self._unyielded < YIELD_EVERY:
-            await checkpoint_if_cancelled()
+            self._unyielded += 1
+            if is_in_cancel_scope():
+                await checkpoint_if_cancelled()
         else:
             self._unyielded = 0
             await checkpoint()

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 @asynccontextmanager
 async def open_asyncio_carrier(service: Service) -> AsyncIterator[AsyncioCarrier]:
     """Give the carrier; native tasks need no context of their own."""
+    service.loop = asyncio.get_running_loop()
     yield AsyncioCarrier(service)
 
 
@@ -105,9 +106,9 @@ class AsyncioCarrier:
             watch.count_accept()
             return self.make_connection()
 
-        create: Any = loop.create_unix_server if listening.family == socket.AF_UNIX else loop.create_server
-        backlog = self._service.options.tcp.backlog
-        server = await create(make_and_count, sock=listening.dup(), backlog=backlog, start_serving=False)
+        server = await loop.create_server(
+            make_and_count, sock=listening.dup(), backlog=self._service.options.tcp.backlog, start_serving=False
+        )
         try:
             await server.start_serving()
             while not watch.scarce.is_set():
