@@ -37,6 +37,11 @@ def parse_address(address: Address, version: Literal[4, 6] | None = None) -> tup
     return (4, value) if len(packed) == 4 else _unmap(value)
 
 
+def not_an_address(text: str) -> InvalidAddress:
+    """The error for a text that is no address."""
+    return InvalidAddress(text, "write a plain IPv4 or IPv6 address, without port, brackets or blanks; no host name")
+
+
 def _from_int(value: int, version: int | None) -> tuple[Literal[4, 6], int]:
     if version == 4 and 0 <= value < 1 << 32:
         return 4, value
@@ -55,7 +60,7 @@ def _pack(text: str) -> bytes:
             return inet_pton(AF_INET6, text.partition("%")[0])
         return inet_pton(AF_INET, text)
     except (OSError, ValueError):
-        raise InvalidAddress(text, "not an IPv4 or IPv6 address; a port, brackets or a host name are none") from None
+        raise not_an_address(text) from None
 
 
 def _packed_form(address: object) -> bytes:
