@@ -8,14 +8,17 @@ from socket import AF_INET, inet_pton
 from threading import Lock
 from typing import TYPE_CHECKING, Literal
 
-from esockd_cidr._address import Address, not_an_address, parse_address
+from esockd_cidr._address import Address, not_an_address
 from esockd_cidr._errors import CidrError, DuplicateRule, InvalidPosition, InvalidRule, UnknownRule
 from esockd_cidr._order import default_rank
 from esockd_cidr._rule import Action, Rule, RuleLike, parse_rules, to_action, to_rule
-from esockd_cidr._ruleset import Ruleset, View
+from esockd_cidr._ruleset import Ruleset
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from esockd_cidr._address import Address
+    from esockd_cidr._view import View
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +115,9 @@ class AccessList:
         """
         view = self._view
         if view.settled is not None:
-            if self._hits is not None:
-                self._count(view.fallback)
-            return view.settled
-        if type(address) is str and ":" not in address and version is None:
-            # Nearly every peer: one straight line, because this runs for each connection before anything else does.
+            rank = view.settled
+        elif type(address) is str and ":" not in address and version is None:
+            # Nearly every peer: one straight line, because it runs for each connection before anything else does.
             try:
                 value = int.from_bytes(inet_pton(AF_INET, address))
             except (OSError, ValueError):
@@ -127,9 +128,10 @@ class AccessList:
             if rank > view.fallback:  # noqa: PLR1730 (calling min() takes five times as long)
                 rank = view.fallback
         else:
-            rank = view.rank(*parse_address(address, version))
+            rank = view.rank(address, version)
         if self._hits is not None:
-            self._count(rank)
+            with self._changing:
+                self._count(rank)
         return rank & 1 == 1
 
     def match(self, address: Address, version: Literal[4, 6] | None = None) -> Match | None:
@@ -146,10 +148,8 @@ class AccessList:
             InvalidAddress: It is no address.
         """
         with self._changing:  # rank and position have to be of one moment
-            view = self._view
-            rank = view.fallback if view.settled is not None else view.rank(*parse_address(address, version))
-            if self._hits is not None:
-                self._hits[rank] = self._hits.get(rank, 0) + 1
+            rank = self._view.rank(address, version)
+            self._count(rank)
             if rank >= default_rank(Action.DENY):
                 return None
             order = self._ruleset.order
@@ -293,9 +293,8 @@ class AccessList:
             self._hits = {new_rank.get(rank, rank): count for rank, count in self._hits.items()}
 
     def _count(self, rank: int) -> None:
-        with self._changing:
-            if self._hits is not None:
-                self._hits[rank] = self._hits.get(rank, 0) + 1
+        if self._hits is not None:
+            self._hits[rank] = self._hits.get(rank, 0) + 1
 
     def _look(self) -> View:
         return self._ruleset.view(default_rank(self._default))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import insort
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -12,38 +11,12 @@ from esockd_cidr._network import MAPPED_FIRST, MAPPED_LAST, Network
 from esockd_cidr._order import Order, default_rank
 from esockd_cidr._rule import Action, Scope
 from esockd_cidr._table import GAP, TableV4, TableV6
+from esockd_cidr._view import View
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from esockd_cidr._rule import Rule
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """What lookups read: never changed, only exchanged.
-
-    Attributes:
-        settled: The answer to every question, where no rule asks for the address; else None.
-        fallback: The rank of the first rule for all peers, or of the default.
-        unix: The rank that decides about Unix peers.
-        v4: The table of the IPv4 networks.
-        v6: The table of the IPv6 networks.
-    """
-
-    settled: bool | None
-    fallback: int
-    unix: int
-    v4: TableV4
-    v6: TableV6
-
-    def rank(self, version: int, value: int) -> int:
-        """The rank that decides about an address; version 0 is a Unix peer."""
-        if version == 4:
-            return min(self.v4.rank(value), self.fallback)
-        if version == 6:
-            return min(self.v6.rank(value), self.fallback)
-        return self.unix
 
 
 class Ruleset:
@@ -97,7 +70,7 @@ class Ruleset:
         for_all, for_unix = self._scopes[Scope.ALL], self._scopes[Scope.UNIX]
         fallback = for_all[0] if for_all else default
         unix = min(for_unix[0], fallback) if for_unix else fallback
-        settled = fallback & 1 == 1 if len(self.order.rules) == len(for_all) else None
+        settled = fallback if len(self.order.rules) == len(for_all) else None
         return View(settled, fallback, unix, self._v4.table, self._v6.table)
 
     def deciding(self) -> set[int]:

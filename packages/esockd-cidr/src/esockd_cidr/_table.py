@@ -47,21 +47,25 @@ class Table(ABC, Generic[Column]):
         ranks: For each page, the ranks of its spans.
     """
 
-    __slots__ = ("_laid_out_for", "bounds", "ranks", "starts")
+    __slots__ = ("_count", "_laid_out_for", "bounds", "ranks", "starts")
     width: ClassVar[int]
 
-    def __init__(self, bounds: Sequence[int], starts: list[Column], ranks: list[array[int]], laid_out_for: int) -> None:
+    def __init__(
+        self, bounds: Sequence[int], starts: list[Column], ranks: list[array[int]], count: int, laid_out_for: int
+    ) -> None:
         self.bounds = bounds
         self.starts = starts
         self.ranks = ranks
+        self._count = count
         self._laid_out_for = laid_out_for
 
     @classmethod
     def compile(cls, starts: list[int], ranks: list[int]) -> Self:
         """Lay out the spans of a whole family, the first of which starts at 0."""
         bounds = cls._layout(starts)
-        pages = cls._cut(cls._column(starts), array("I", ranks), bounds)
-        return cls(bounds, *pages, laid_out_for=max(len(starts), SPANS_A_PAGE))
+        start_pages, rank_pages = cls._cut(cls._column(starts), array("I", ranks), bounds)
+        count = sum(map(len, rank_pages))
+        return cls(bounds, start_pages, rank_pages, count, laid_out_for=max(count, SPANS_A_PAGE))
 
     def with_spans(self, starts: list[int], ranks: list[int], last: int) -> Self:
         """The table after a change of what is between the first start and the last address."""
@@ -83,13 +87,11 @@ class Table(ABC, Generic[Column]):
             head_ranks[:before] + array("I", ranks) + tail_ranks[after:],
             self.bounds[page : last_page + 1],
         )
-        changed = type(self)(
-            self.bounds,
-            self.starts[:page] + new_starts + self.starts[last_page + 1 :],
-            self.ranks[:page] + new_ranks + self.ranks[last_page + 1 :],
-            self._laid_out_for,
-        )
-        if sum(map(len, changed.ranks)) <= GROWTH * self._laid_out_for:
+        count = self._count + sum(map(len, new_ranks)) - sum(map(len, self.ranks[page : last_page + 1]))
+        changed = type(self)(self.bounds, self.starts.copy(), self.ranks.copy(), count, self._laid_out_for)
+        changed.starts[page : last_page + 1] = new_starts
+        changed.ranks[page : last_page + 1] = new_ranks
+        if count <= GROWTH * self._laid_out_for:
             return changed
         spans = list(changed.spans())
         return self.compile([start for start, _ in spans], [rank for _, rank in spans])
@@ -148,9 +150,9 @@ class TableV4(Table["array[int]"]):
     width = 32
 
     def __init__(
-        self, bounds: Sequence[int], starts: list[array[int]], ranks: list[array[int]], laid_out_for: int
+        self, bounds: Sequence[int], starts: list[array[int]], ranks: list[array[int]], count: int, laid_out_for: int
     ) -> None:
-        super().__init__(bounds, starts, ranks, laid_out_for)
+        super().__init__(bounds, starts, ranks, count, laid_out_for)
         self.shift = 33 - len(bounds).bit_length()
 
     def rank(self, value: int) -> int:
