@@ -1,3 +1,4 @@
+# pyright: strict, reportUnnecessaryTypeIgnoreComment=true
 """Typed usage of esockd_cidr: checked by mypy and pyright, never run."""
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ def rules_come_as_text_pairs_and_rules() -> None:
     access.prepend("allow ::1")
     access.append(("deny", "192.0.2.0/24"))
     access.replace(rule for rule in access)
-    access.append(80)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    access.append(80)  # type: ignore[arg-type]
 
 
 def addresses_come_as_text_bytes_and_objects() -> None:
