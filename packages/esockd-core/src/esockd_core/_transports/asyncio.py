@@ -154,7 +154,7 @@ class AsyncioConnection(Carried, asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._write_paused = True
-        self._service.blocked[self] = (self.unsent_bytes(), anyio.current_time())
+        self._service.blocked[self] = (self.unsent_bytes(), self._service.loop.time())
 
     def resume_writing(self) -> None:
         self._write_paused = False
@@ -340,15 +340,18 @@ class AsyncioConnection(Carried, asyncio.Protocol):
         # Closing a socket that holds unread input makes the kernel reset the connection, and what was sent last may be
         # lost with it. So: flush, finish sending, read on until the peer finishes too, then close; `sweep` bounds it.
         transport = self._transport
+        unsent = transport.get_write_buffer_size()
         if self._eof and not self._reading_paused:
             transport.close()
+            if not unsent:
+                return
         else:
             if not self._eof_sent:
                 self._eof_sent = True
                 transport.write_eof()
             self.resume_reading()
         if not self._lost:
-            self._service.closing[self] = (self.unsent_bytes(), anyio.current_time())
+            self._service.closing[self] = (unsent, self._service.loop.time())
 
     async def aclose(self) -> None:
         self.close_nowait()
