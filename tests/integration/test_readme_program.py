@@ -11,17 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import esockd_core
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 TIMEOUT_S = 20
-
-pytestmark = pytest.mark.xfail(
-    "Server" not in getattr(esockd_core, "__all__", ()), reason="esockd_core exports no Server yet", strict=True
-)
 
 
 def free_port() -> int:

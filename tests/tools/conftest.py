@@ -1,4 +1,4 @@
-"""Runs a gate, in a copy where something was broken on purpose."""
+"""Runs a gate in a workspace of its own, where something is broken on purpose."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     Run = Callable[..., subprocess.CompletedProcess[str]]
 
 ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ["cidr", "proxyproto", "ratelimit", "core", "cli"]
 SCRIPTS = Path(sys.executable).parent
 
 
@@ -43,9 +44,11 @@ def run(tmp_path: Path) -> Run:
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
-    """A copy of the packages, the tools and the settings, to break at will."""
-    ignore = shutil.ignore_patterns("__pycache__")
-    for folder in ["packages", "tools"]:
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignore)
+    """The tools and the settings over five empty packages, to break at will."""
+    for name in PACKAGES:
+        package = tmp_path / "packages" / f"esockd-{name}" / "src" / f"esockd_{name}"
+        package.mkdir(parents=True)
+        (package / "__init__.py").touch()
+    shutil.copytree(ROOT / "tools", tmp_path / "tools", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
