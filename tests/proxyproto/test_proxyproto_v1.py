@@ -117,6 +117,8 @@ def test_v1_rejects_a_line_of_more_than_107_bytes_of_whatever_kind() -> None:
         pytest.param(b"PROXY TCP6 1:2:3:4:5:6:7:8::", 26, id="double colon beside eight groups"),
         pytest.param(b"PROXY TCP6 fe80::1%", 18, id="zone"),
         pytest.param(b"PROXY TCP6 g", 11, id="not hexadecimal"),
+        pytest.param(b"PROXY TCP6 :: :: 1 65536\r\n", 23, id="port above 65535 behind IPv6"),
+        pytest.param(b"PROXY TCP6 : :: 1 1\r\n", 12, id="single colon"),
     ],
 )
 def test_v1_rejects_at_the_first_byte_that_proves_it(line: bytes, offset: int) -> None:

@@ -13,6 +13,7 @@ from ._errors import (
 )
 from ._header import Command, Endpoint, Family, ProxyHeader, Transport, UnixEndpoint
 from ._options import Tolerance
+from ._policy import Policy, PolicyOf, Upstream, policy_by_network
 from ._tlv import SslSubtype, Tlv, TlvType
 from ._views import SslInfo
 
@@ -25,6 +26,8 @@ __all__ = [
     "InvalidHeader",
     "InvalidTlv",
     "NotProxyHeader",
+    "Policy",
+    "PolicyOf",
     "ProxyHeader",
     "ProxyProtocolError",
     "SslInfo",
@@ -35,7 +38,9 @@ __all__ = [
     "Transport",
     "UnencodableHeader",
     "UnixEndpoint",
+    "Upstream",
     "decode",
     "decode_datagram",
     "encode",
+    "policy_by_network",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from ._errors import IncompleteHeader, InvalidHeader
 from ._options import DEFAULT_LIMIT_BYTES, Options, Tolerance, check_max_length
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from ._header import ProxyHeader
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
+
+_DEFAULTS: Final = Options(DEFAULT_LIMIT_BYTES, verify_checksum=True, tolerate=Tolerance.NONE)
 
 
 def decode(
@@ -47,15 +49,16 @@ def decode(
     >>> header.source, consumed
     (Endpoint(host='192.0.2.1', port=56324), 45)
     """
-    check_max_length(max_length)
+    if max_length == DEFAULT_LIMIT_BYTES and verify_checksum and tolerate is Tolerance.NONE:
+        options = _DEFAULTS
+    else:
+        check_max_length(max_length)
+        options = Options(max_length, verify_checksum, tolerate)
     if type(data) is not bytes:
         data = memoryview(data).cast("B")[: FIXED.size + max_length].tobytes()
-    options = Options(max_length, verify_checksum, tolerate)
-    if data.startswith(b"P"):
-        return decode_v1(data, options)
-    if data:
+    if data[:1] == b"\r":
         return decode_v2(data, options)
-    return decode_v1(data, options)
+    return decode_v1(data, options.tolerate)
 
 
 def decode_datagram(

@@ -1,18 +1,29 @@
 """CRC-32C (Castagnoli), as RFC 4960 appendix B computes it for the checksum of PP 2.2.3.
 
-Two bytes a step through one table of 65,536 entries. The table is 256 KiB and takes milliseconds to build, so it is
-made when the first checksum is needed.
+Four bytes a step through four tables of 256 numbers. Two tables of 65,536 would be a third faster, and would stop an
+event loop for ten milliseconds when the first checksum arrives.
 """
 
 from __future__ import annotations
 
 import struct
-from array import array
-from functools import cache
 from typing import Final
 
 _POLYNOMIAL: Final = 0x82F63B78  # bits reversed
 _ALL_ONES: Final = 0xFFFFFFFF
+
+
+def _one_byte_on(crc: int) -> int:
+    """A register after eight bits of zeros."""
+    for _ in range(8):
+        crc = crc >> 1 ^ (_POLYNOMIAL if crc & 1 else 0)
+    return crc
+
+
+_LAST: Final = [_one_byte_on(byte) for byte in range(256)]
+_THIRD: Final = [_one_byte_on(crc) for crc in _LAST]
+_SECOND: Final = [_one_byte_on(crc) for crc in _THIRD]
+_FIRST: Final = [_one_byte_on(crc) for crc in _SECOND]
 
 
 def crc32c(data: bytes) -> int:
@@ -21,24 +32,12 @@ def crc32c(data: bytes) -> int:
     >>> hex(crc32c(b"123456789"))
     '0xe3069283'
     """
-    table = _table()
+    first, second, third, last = _FIRST, _SECOND, _THIRD, _LAST
     crc = _ALL_ONES
-    if len(data) & 1:
-        # The table of words also steps by one byte: a word whose low byte is zero moves the other through alone.
-        crc = table[((crc ^ data[0]) & 0xFF) << 8] ^ crc >> 8
-        data = data[1:]
-    for word in struct.unpack(f"<{len(data) >> 1}H", data):
-        crc = table[(crc ^ word) & 0xFFFF] ^ crc >> 16
+    whole = len(data) & ~3
+    for word in struct.unpack_from(f"<{whole >> 2}I", data):
+        crc ^= word
+        crc = first[crc & 0xFF] ^ second[crc >> 8 & 0xFF] ^ third[crc >> 16 & 0xFF] ^ last[crc >> 24]
+    for byte in data[whole:]:
+        crc = last[(crc ^ byte) & 0xFF] ^ crc >> 8
     return crc ^ _ALL_ONES
-
-
-@cache
-def _table() -> array[int]:
-    """What each pair of bytes, first byte low, leaves in a register of zeros."""
-    last = []  # of the pair's second byte, which is moved through 8 bits
-    for byte in range(256):
-        for _ in range(8):
-            byte = byte >> 1 ^ (_POLYNOMIAL if byte & 1 else 0)  # noqa: PLW2901
-        last.append(byte)
-    first = [last[crc & 0xFF] ^ crc >> 8 for crc in last]  # of the first byte, through 16
-    return array("I", [high ^ low for high in last for low in first])

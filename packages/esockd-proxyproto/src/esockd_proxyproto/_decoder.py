@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from ._codec import Buffer, decode
 from ._errors import IncompleteHeader, InvalidHeader, ProxyProtocolError
 from ._options import DEFAULT_LIMIT_BYTES, Options, Tolerance, check_max_length
+from ._v1_line import SIGNATURE as V1_SIGNATURE
 from ._v2 import FIXED, read_fixed
+from ._v2 import SIGNATURE as V2_SIGNATURE
 
 if TYPE_CHECKING:
     from ._header import ProxyHeader
@@ -46,7 +48,7 @@ class Decoder:
         check_max_length(max_length)
         self._options = Options(max_length, verify_checksum, tolerate)
         self._buffer = bytearray()
-        self._missing = 15  # "PROXY UNKNOWN\r\n", the shortest header
+        self._missing = len("PROXY UNKNOWN\n" if Tolerance.LF_LINE_END in tolerate else "PROXY UNKNOWN\r\n")
         self._whole = 0  # the header's length once version 2's fixed part told it
         self._walk: TlvWalk | None = None
         self._header: ProxyHeader | None = None
@@ -62,6 +64,11 @@ class Decoder:
     def missing(self) -> int:
         """How many bytes are certainly missing; 0 when the header is complete."""
         return self._missing
+
+    @property
+    def has_signature(self) -> bool:
+        """Whether the whole signature of either version has arrived: the sender does mean to speak the protocol."""
+        return self._header is not None or self._buffer.startswith((V1_SIGNATURE, V2_SIGNATURE))
 
     @property
     def trailing(self) -> bytes:

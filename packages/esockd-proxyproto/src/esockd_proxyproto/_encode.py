@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _PORTS: Final = range(65_536)
+_FAMILIES: Final = frozenset(Family)
+_TRANSPORTS: Final = frozenset(Transport)
 _SOCKET_FAMILIES: Final = {Family.INET: AF_INET, Family.INET6: AF_INET6}
 
 
@@ -96,7 +98,7 @@ def _fixed_bytes(header: ProxyHeader) -> bytes:
     _, command, family, transport, *_ = header
     if command not in (Command.LOCAL, Command.PROXY):
         raise UnencodableHeader(f"command is {command!r}; the protocol has Command.LOCAL and Command.PROXY (PP 2.2)")
-    if family not in Family or transport not in Transport:
+    if family not in _FAMILIES or transport not in _TRANSPORTS:
         raise UnencodableHeader(f"family {family!r} and transport {transport!r} have to be of Family and Transport")
     if command == Command.LOCAL:
         return SIGNATURE + b"\x20\x00"

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 UNIX_PATH_BYTES: Final = 108  # of one address of family UNIX (PP 2.2)
 
 
+new_record: Final = tuple.__new__
+"""Builds a named tuple from a tuple of all its fields: a third of the time of calling its class."""
+
+
 class Command(IntEnum):
     """Low four bits of the 13th byte (PP 2.2). Version 1 has no commands: its headers count as ``PROXY``."""
 

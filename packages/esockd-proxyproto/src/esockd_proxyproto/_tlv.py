@@ -85,7 +85,7 @@ class TlvWalk:
             if room < 0:
                 if not self._remainder:
                     raise InvalidHeader(
-                        f"{room + 3} bytes are left behind the last TLV; a TLV takes 3 or more",
+                        f"TLVs leave {room + TLV_HEADER.size} of the announced bytes over; a TLV takes 3 or more",
                         self._length_field,
                         "PP 2.2",
                     )

@@ -36,13 +36,6 @@ class Field(Generic[Value]):
         """How many characters a valid text that starts so has at least beyond it; None when there is none."""
         return next((len(ending) for ending in self.endings if self.read(text + ending) is not None), None)
 
-    def value(self, text: str) -> Value:
-        """The meaning of a text that lacks nothing."""
-        value = self.read(text)
-        if value is None:
-            raise ValueError(text)
-        return value
-
     def first_wrong(self, text: str) -> int:
         """The first character behind which no valid text can follow any more, of a text that is not valid."""
         return bisect_left(range(1, len(text)), True, key=lambda n: self.missing(text[:n]) is None)
@@ -81,7 +74,7 @@ def address_field(*, inet: bool, inet6: bool, leading_zeros: bool) -> Field[str]
         plain = _SUPERFLUOUS_ZEROS.sub("", text) if leading_zeros else text
         return (_read_inet(plain) if inet else None) or (_read_inet6(text) if inet6 else None)
 
-    name = "IPv4 or IPv6 address" if inet and inet6 else "IPv4 address" if inet else "IPv6 address"
+    name = "an IPv4 or IPv6 address" if inet and inet6 else "an IPv4 address" if inet else "an IPv6 address"
     endings = _ANY_ENDINGS if inet and inet6 else _INET_ENDINGS if inet else _INET6_ENDINGS
     return Field(name, len("::") if inet6 else len("0.0.0.0"), endings, read)  # noqa: S104
 
@@ -92,4 +85,4 @@ def port_field(*, leading_zeros: bool) -> Field[int]:
     def read(text: str) -> int | None:
         return _read_port(_SUPERFLUOUS_ZEROS.sub("", text) if leading_zeros else text)
 
-    return Field("port from 0 to 65535 in plain digits", 1, ("", "0"), read)
+    return Field("a port from 0 to 65535 in plain digits", 1, ("", "0"), read)

@@ -6,7 +6,7 @@ This is the general way, a hundred times slower than the straight one of `_v1` a
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
+from bisect import bisect_right
 from functools import cache
 from typing import Final, NamedTuple, NoReturn
 
@@ -33,17 +33,18 @@ def read_line(line: bytes, tolerate: Tolerance) -> tuple[ProxyHeader, int]:
     except IncompleteHeader as error:
         if len(line) + error.missing <= LINE_LIMIT_BYTES:
             raise
-    # What is valid so far can no longer end within the limit. Find the byte behind which that was certain.
-    offset = bisect_left(range(1, len(line)), True, key=lambda n: _is_too_long(line[:n], tolerate))
+    # What is valid so far can no longer end within the limit. Find the byte that made it so.
+    lengths = range(1, len(line))
+    offset = bisect_right(lengths, LINE_LIMIT_BYTES, key=lambda n: _least_length(line[:n], tolerate))
     raise InvalidHeader("the line cannot end with CRLF within 107 characters", offset, "PP 2.1")
 
 
-def _is_too_long(line: bytes, tolerate: Tolerance) -> bool:
+def _least_length(line: bytes, tolerate: Tolerance) -> int:
+    """Length of the shortest valid line that starts so."""
     try:
-        _Reader(line, tolerate).read()
+        return _Reader(line, tolerate).read()[1]
     except IncompleteHeader as error:
-        return len(line) + error.missing > LINE_LIMIT_BYTES
-    raise AssertionError(line)
+        return len(line) + error.missing
 
 
 class _Protocol(NamedTuple):
@@ -152,16 +153,15 @@ class _Reader:
         start = self._at
         match = _match_text(self._line, start)
         text = match[0].decode() if match else ""
-        missing = field.missing(text)
+        value = field.read(text)
+        missing = 0 if value is not None else field.missing(text)
         if missing is None:
-            self._fail(
-                f"an {field.name}" if field.name[0] == "I" else f"a {field.name}", start + field.first_wrong(text)
-            )
+            self._fail(field.name, start + field.first_wrong(text))
         self._at += len(text)
-        if missing or self._at == len(self._line):
+        if value is None or self._at == len(self._line):
             self._peek(missing + rest)
-            self._fail(f"the rest of the {field.name}" if text else f"the {field.name}")
-        return field.value(text)
+            self._fail(f"the rest of {field.name}" if text else field.name)
+        return value
 
     def _line_end(self) -> None:
         while self._blanks_repeat and self._peek(self._line_end_bytes) == ord(" "):

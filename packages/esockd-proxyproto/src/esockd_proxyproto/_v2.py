@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import struct
 from socket import AF_INET, AF_INET6, inet_ntop
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ._crc32c import crc32c
 from ._errors import IncompleteHeader, InvalidHeader, NotProxyHeader
-from ._header import UNIX_PATH_BYTES, Command, Endpoint, Family, ProxyHeader, Transport, UnixEndpoint
+from ._header import UNIX_PATH_BYTES, Command, Endpoint, Family, ProxyHeader, Transport, UnixEndpoint, new_record
 from ._options import Tolerance
 from ._tlv import CRC32C_BYTES, TLV_HEADER, UNIQUE_ID_LIMIT_BYTES, Tlv, TlvType, TlvWalk, split
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ._options import Options
 
 SIGNATURE: Final = b"\r\n\r\n\0\r\nQUIT\n"
-FIXED: Final = struct.Struct("!12sBBH")
-Addresses: TypeAlias = "tuple[Endpoint | UnixEndpoint, Endpoint | UnixEndpoint]"
+FIXED: Final = struct.Struct("!12sHH")
 
 _INET: Final = struct.Struct("!4s4sHH")
 _INET6: Final = struct.Struct("!16s16sHH")
@@ -32,50 +29,25 @@ ADDRESS_BYTES: Final[dict[int, int]] = {
 }
 
 
-def _inet_addresses(data: bytes) -> Addresses:
-    source, destination, source_port, destination_port = _INET.unpack_from(data, FIXED.size)
-    return (
-        Endpoint(inet_ntop(AF_INET, source), source_port),
-        Endpoint(inet_ntop(AF_INET, destination), destination_port),
-    )
-
-
-def _inet6_addresses(data: bytes) -> Addresses:
-    source, destination, source_port, destination_port = _INET6.unpack_from(data, FIXED.size)
-    return (
-        Endpoint(inet_ntop(AF_INET6, source), source_port),
-        Endpoint(inet_ntop(AF_INET6, destination), destination_port),
-    )
-
-
-def _unix_addresses(data: bytes) -> Addresses:
-    source, destination = _UNIX.unpack_from(data, FIXED.size)
-    return UnixEndpoint(_unpadded(source)), UnixEndpoint(_unpadded(destination))
-
-
 def _unpadded(block: bytes) -> bytes:
     """A path ends at its first zero; a name in the abstract namespace starts with one and loses only trailing ones."""
     return block.rstrip(b"\0") if block[0] == 0 else block.partition(b"\0")[0]
 
 
-class _Kind(NamedTuple):
-    family: Family
-    transport: Transport
-    start: int  # offset behind the addresses, where TLVs begin
-    addresses: Callable[[bytes], Addresses]
-
-
-# The six combinations of PROXY with addresses, by the 13th and 14th byte.
+# The six combinations of PROXY with addresses, by the 13th and 14th byte: family, transport, offset behind the
+# addresses, and how to read them.
 _KINDS: Final = {
-    (0x21, family << 4 | transport): _Kind(family, transport, FIXED.size + ADDRESS_BYTES[family], addresses)
-    for family, addresses in (
-        (Family.INET, _inet_addresses),
-        (Family.INET6, _inet6_addresses),
-        (Family.UNIX, _unix_addresses),
+    0x2100 | family << 4 | transport: (family, transport, FIXED.size + block.size, block.unpack_from, socket_family)
+    for family, block, socket_family in (
+        (Family.INET, _INET, AF_INET),
+        (Family.INET6, _INET6, AF_INET6),
+        (Family.UNIX, _UNIX, None),
     )
     for transport in (Transport.STREAM, Transport.DGRAM)
 }
-_SPECIAL_TYPES: Final = frozenset({int(TlvType.CRC32C), int(TlvType.UNIQUE_ID)})
+_PROXY: Final = Command.PROXY
+_CRC32C: Final = int(TlvType.CRC32C)
+_SPECIAL_TYPES: Final = frozenset({_CRC32C, int(TlvType.UNIQUE_ID)})
 
 
 def decode_v2(data: bytes, options: Options) -> tuple[ProxyHeader, int]:
@@ -90,37 +62,46 @@ def decode_v2(data: bytes, options: Options) -> tuple[ProxyHeader, int]:
     available = len(data)
     if available < FIXED.size:
         raise IncompleteHeader(read_fixed(data, options).total - available)
-    signature, version_command, family_transport, length = FIXED.unpack_from(data)
-    kind = _KINDS.get((version_command, family_transport))
+    signature, kind_bytes, length = FIXED.unpack_from(data)
+    kind = _KINDS.get(kind_bytes)
     if signature != SIGNATURE or kind is None or length > options.max_length:
         return _decode_without_addresses(data, options)
-    family, transport, at, addresses = kind
+    family, transport, at, unpack_addresses, socket_family = kind
     total = FIXED.size + length
     if available < total or total < at:
         fixed = read_fixed(data, options)
         fixed.walk(options).advance(data, available)
         raise IncompleteHeader(fixed.total - available)
 
-    tlvs = []
+    tlvs: list[Tlv] = []
+    unpack_tlv = TLV_HEADER.unpack_from
     checksum_at = 0
     sound = True
     while at < total - 2:
-        type_, size = TLV_HEADER.unpack_from(data, at)
+        type_, size = unpack_tlv(data, at)
         at += 3
         if type_ in _SPECIAL_TYPES:
-            if type_ == TlvType.CRC32C:
+            if type_ == _CRC32C:
                 sound = sound and size == CRC32C_BYTES and not checksum_at
                 checksum_at = at
             else:
                 sound = sound and size <= UNIQUE_ID_LIMIT_BYTES
-        tlvs.append(Tlv(type_, data[at : at + size]))
+        tlvs.append(new_record(Tlv, (type_, data[at : at + size])))
         at += size
     if at != total or not sound:
         read_fixed(data, options).walk(options).advance(data, total)
     if checksum_at and options.verify_checksum:
         verify(data[:total], checksum_at)
-    source, destination = addresses(data)
-    return ProxyHeader(2, Command.PROXY, family, transport, source, destination, tlvs), total
+    source: Endpoint | UnixEndpoint
+    destination: Endpoint | UnixEndpoint
+    if socket_family:
+        source_host, destination_host, source_port, destination_port = unpack_addresses(data, FIXED.size)
+        source = new_record(Endpoint, (inet_ntop(socket_family, source_host), source_port))
+        destination = new_record(Endpoint, (inet_ntop(socket_family, destination_host), destination_port))
+    else:
+        source_path, destination_path = unpack_addresses(data, FIXED.size)
+        source, destination = UnixEndpoint(_unpadded(source_path)), UnixEndpoint(_unpadded(destination_path))
+    return new_record(ProxyHeader, (2, _PROXY, family, transport, source, destination, tuple(tlvs))), total
 
 
 class Fixed(NamedTuple):
