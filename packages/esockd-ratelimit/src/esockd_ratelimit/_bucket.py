@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import time
 from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import anyio
@@ -24,6 +25,8 @@ from ._rate import Rate
 from ._waiters import Claim, ClaimQueue
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ._rate import Number
 
 NS_PER_S: Final = 10**9
@@ -256,6 +259,9 @@ class TokenBucket:
 
     def _claim(self, claim: Claim, now: int) -> Claim:
         """Charge a promise and put it at the end of the queue."""
+        if not claim.cost:
+            claim.full_at = now  # nothing to wait for
+            return claim
         full_at = max(self._full_at, now) + claim.cost
         self._queue.push(claim, full_at)
         self._full_at = full_at
@@ -272,6 +278,19 @@ class TokenBucket:
             if claim.full_at is not None
             else seconds(self._queue.due_at(claim) - self._capacity - now, self._per_ns)
         )
+
+    def _return(self, units: int) -> None:
+        """Give back what somebody took without a promise."""
+        self._full_at -= units
+        self._queue.move_up(units)
+
+    async def _hold(self, n: int) -> Callable[[], None]:
+        """Take n tokens in turn, and return how to give them back."""
+        if self.wait_time(n):
+            claim = await self._wait_for(n)
+        else:
+            claim = self._claim(Claim(n, self._cost(n)), self._settle())
+        return partial(self._cancel, claim)
 
     async def _wait_for(self, n: int) -> Claim:
         """Wait in turn for n tokens that are not there yet."""

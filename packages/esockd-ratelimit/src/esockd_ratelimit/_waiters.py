@@ -123,6 +123,12 @@ class ClaimQueue:
         self._end -= returned
         return returned
 
+    def move_up(self, units: int) -> None:
+        """Somebody gave so many units back: whoever waits gets its turn earlier."""
+        self._end -= units
+        if first := self.first_waiter():
+            wake(first)
+
     def convert(self, full_at: int, token: int) -> None:
         """Count in other units from now on: the bucket, open promises charged, is full at `full_at`."""
         self._epoch += 1
