@@ -186,6 +186,28 @@ async def test_a_cancelled_caller_gives_back_what_the_other_limits_granted() -> 
 
 
 @pytest.mark.anyio
+async def test_those_who_wait_for_a_source_move_up_when_a_caller_before_them_gives_back() -> None:
+    limits = Limits(program=2, listener=2, source=2)
+    limits.program.try_acquire(2)
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            first = anyio.CancelScope()
+
+            async def caller() -> None:
+                with first:
+                    await limits.composite.acquire(2, key="a")
+
+            tasks.start_soon(caller)
+            await anyio.wait_all_tasks_blocked()
+            tasks.start_soon(limits.source.acquire, "a")
+            await anyio.wait_all_tasks_blocked()
+            assert limits.source.wait_time("a") == 2.0
+            first.cancel()
+            await anyio.wait_all_tasks_blocked()
+            assert limits.source.wait_time("a") == 0.0
+
+
+@pytest.mark.anyio
 async def test_a_full_queue_of_one_limit_leaves_the_others_uncharged() -> None:
     clock = FakeClock()
     free = TokenBucket(1, 5, clock)

@@ -95,6 +95,11 @@ async def test_connections_can_wait_for_their_turn() -> None:
             assert await stream.receive() == b"ping"
 
 
+async def test_a_source_can_wait_where_there_is_no_common_limit() -> None:
+    async with serving(source_limiter=KeyedTokenBucket(0, 1, max_waiters=0), when_limited="wait") as (_, port):
+        assert [await is_served(port) for _ in range(2)] == [True, False]
+
+
 async def test_connections_that_find_the_queue_full_are_closed() -> None:
     limits = {"limiter": TokenBucket(0, 1, max_waiters=0), "source_limiter": KeyedTokenBucket(0, 2)}
     async with serving(**limits, when_limited="wait") as (listener, port):

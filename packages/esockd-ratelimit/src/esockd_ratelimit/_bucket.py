@@ -1,11 +1,8 @@
-"""The token bucket: GCRA in whole numbers, so scaled that no division rounds.
+"""The token bucket: the Generic Cell Rate Algorithm (ITU-T I.371) in whole numbers.
 
-A rate of p/q tokens a second fills p tokens in q * 10**9 nanoseconds. Count time in units of 1/p nanosecond: then a
-nanosecond is p units, a token takes q * 10**9 units to refill, and both are whole numbers. The bucket's whole state is
-one moment in these units, `_full_at`: when it would be full again if nobody took any more (the "theoretical arrival
-time" of the Generic Cell Rate Algorithm, ITU-T I.371). Taking a token moves it one token's worth ahead; it may lie at
-most `_capacity`, the burst, ahead of now. At rate 0 a nanosecond is 0 units: time stands still, the burst is all there
-is.
+Its whole state is one moment, `_full_at`, in the units of `_units`: when the bucket would be full again if nobody took
+any more ("theoretical arrival time" in the Recommendation). Taking a token moves it one token's worth ahead; it may lie
+at most `_capacity`, the burst, ahead of now.
 """
 
 from __future__ import annotations
@@ -14,14 +11,15 @@ import math
 import time
 from fractions import Fraction
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from ._clock import Clock, forward_only, wait_until
-from ._errors import BurstExceededError, InvalidRateError, InvalidTokensError, WaitTooLongError
+from ._errors import BurstExceededError, InvalidRateError, WaitTooLongError
 from ._rate import Rate
+from ._units import Units, checked, seconds
 from ._waiters import Claim, ClaimQueue
 
 if TYPE_CHECKING:
@@ -29,47 +27,7 @@ if TYPE_CHECKING:
 
     from ._rate import Number
 
-NS_PER_S: Final = 10**9
 MAX_WAITERS: Final = 1024
-
-
-class Units(NamedTuple):
-    """A rate and its burst in whole units of time.
-
-    Attributes:
-        per_ns: Units in a nanosecond; 0 at rate 0.
-        token: Units in which one token refills.
-        capacity: Units in which the whole burst refills.
-    """
-
-    per_ns: int
-    token: int
-    capacity: int
-
-    @classmethod
-    def of(cls, rate: Rate, tokens: Fraction = Fraction(0)) -> Units:
-        """Units in which the rate, its burst and also this number of tokens are whole."""
-        token = rate.per_s.denominator * NS_PER_S
-        finer = math.lcm((rate.burst * token).denominator, (tokens * token).denominator)
-        return cls(rate.per_s.numerator * finer, token * finer, int(rate.burst * token * finer))
-
-
-def checked(n: object) -> int:
-    """The number of tokens.
-
-    Raises:
-        InvalidTokensError: It is not a whole number from 0 up.
-    """
-    if not isinstance(n, int) or n < 0:
-        raise InvalidTokensError(f"tokens are taken in whole numbers from 0 up, not {n!r}")
-    return n
-
-
-def seconds(units: int, per_ns: int) -> float:
-    """Seconds, rounded up to whole nanoseconds, in which so many units pass; infinite when time stands still."""
-    if units <= 0:
-        return 0.0
-    return -(-units // per_ns) / NS_PER_S if per_ns else math.inf
 
 
 class Reservation:

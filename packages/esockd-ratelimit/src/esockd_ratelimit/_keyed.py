@@ -1,6 +1,6 @@
 """A bucket a key, such as the address of a peer, in one number a key.
 
-A key costs one entry of a dict: the moment at which its bucket is full again, in the units of `_bucket`. A full bucket
+A key costs one entry of a dict: the moment at which its bucket is full again, in the units of `_units`. A full bucket
 is as good as none, so keys whose moment has passed are forgotten, and no other is: a limited key cannot be pushed out
 by a flood of new ones. A heap orders the keys by a moment that was theirs once; moments only move ahead, so a key whose
 old moment has not come cannot be full yet, and every other is put back with its present moment.
@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from anyio.lowlevel import checkpoint_if_cancelled
 
-from ._bucket import MAX_WAITERS, TokenBucket, Units, checked, seconds
+from ._bucket import MAX_WAITERS, TokenBucket
 from ._clock import Clock, forward_only
 from ._errors import BurstExceededError, InvalidRateError, QueueFullError, TooManyKeysError
 from ._rate import Rate
+from ._units import Units, checked, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable

@@ -94,17 +94,16 @@ class RateLimitedListener(Listener[StreamT]):
         return self.listener.extra_attributes
 
     async def _admit(self, handler: Callable[[StreamT], Any], stream: StreamT) -> None:
+        granted = False
         try:
             granted = await self._wait(stream) if self.when_limited == "wait" else self._try(stream)
-        except BaseException:
-            await anyio.aclose_forcefully(stream)
-            raise
+            self.accepted += granted
+            self.closed_rate_limited += not granted
+        finally:
+            if not granted:
+                await anyio.aclose_forcefully(stream)
         if granted:
-            self.accepted += 1
             await handler(stream)
-        else:
-            self.closed_rate_limited += 1
-            await anyio.aclose_forcefully(stream)
 
     def _try(self, stream: StreamT) -> bool:
         key = self._key(stream)

@@ -20,9 +20,11 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from ._bucket import MAX_WAITERS, TokenBucket, checked
+from ._bucket import MAX_WAITERS, TokenBucket
 from ._errors import BurstExceededError, InvalidRateError, QueueFullError, RateLimitError
 from ._rate import Rate
+from ._redis_script import SCRIPT, US_PER_S, script_units
+from ._units import checked
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -33,55 +35,9 @@ __all__ = ["RedisTokenBucket", "ServerAwayError", "WhenAway"]
 
 WhenAway = Literal["open", "closed", "local"]
 
-US_PER_S: Final = 10**6
 MAX_SLEEP_S: Final = 60.0  # then ask anew: others may have given tokens back
 STOCK_PAUSE_S: Final = 0.01  # between two refused attempts to refill the stock
-EXACT_IN_LUA: Final = 2**53  # numbers in a script are doubles: whole numbers are exact up to here
 PREFIX: Final = "esockd:ratelimit:"
-
-# The state is how many units the bucket holds (level) at which microsecond of the server's clock (at). A microsecond
-# refills ARGV[1] units, a token takes ARGV[2], the bucket holds ARGV[3]: whole numbers, none above 2**53. Takes
-# at least ARGV[4] and at most ARGV[5] tokens, or none; a negative number gives tokens back. Returns what was taken,
-# and the microseconds until ARGV[4] would be there (-1: never).
-#
-# A wall clock that was set back must not stop the bucket: elapsed time counts as 0 once, then from the new time on.
-# The key expires a second after the bucket is full, never before: a key that is gone means a full bucket. Without
-# refill it does not expire.
-SCRIPT: Final = """
-local per_us, token, capacity = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local least, most = tonumber(ARGV[4]), tonumber(ARGV[5])
-local clock = redis.call('TIME')
-local now = clock[1] * 1000000 + clock[2]
-local state = redis.call('HMGET', KEYS[1], 'at', 'level', 'token')
-local level, turned_back = capacity, false
-if state[1] then
-    local at, unit = tonumber(state[1]), tonumber(state[3])
-    level = tonumber(state[2])
-    if unit ~= token then level = math.floor(level / unit * token) end
-    turned_back = now < at
-    local refilled = math.max(now - at, 0) * per_us
-    if refilled >= capacity - level then level = capacity else level = level + refilled end
-end
-local have = (level - level % token) / token
-local taken, wait_us = 0, 0
-if have >= least then
-    taken = math.min(have, most)
-elseif per_us > 0 then
-    wait_us = math.ceil((least * token - level) / per_us)
-else
-    wait_us = -1
-end
-if taken ~= 0 or turned_back then
-    level = math.min(level - taken * token, capacity)
-    redis.call('HSET', KEYS[1], 'at', string.format('%.0f', now), 'level', string.format('%.0f', level), 'token', token)
-    if per_us > 0 then
-        redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.ceil((capacity - level) / per_us / 1000) + 1000))
-    else
-        redis.call('PERSIST', KEYS[1])
-    end
-end
-return {taken, wait_us}
-"""
 
 
 class ServerAwayError(RateLimitError):
@@ -151,7 +107,9 @@ class RedisTokenBucket:
         self._refused_until_s = 0.0
         self._away: ServerAwayError | None = None
         self._away_until_s = 0.0
-        self._turn = anyio.Lock()  # first come, first served within this process
+        self._queue = anyio.Lock()  # held by the caller of acquire whose turn it is
+        self._is_waited_for = False  # that caller found no tokens and sleeps
+        self._trip = anyio.Lock()  # held during one trip to the server
         self._thread = anyio.CapacityLimiter(1)  # own, so that neither starves nor is starved by the program's threads
         self._low: anyio.Event | None = None  # set when the stock is low; None while nobody keeps stock
         self._running = AsyncExitStack()
@@ -212,7 +170,8 @@ class RedisTokenBucket:
         """Take n tokens now, or none: from the lease, or else by asking the server once.
 
         Returns:
-            Whether they were taken; while the server is away, what `when_away` says.
+            Whether they were taken; while the server is away, what `when_away` says. Nobody overtakes a caller of
+            this process who waits in `acquire`.
 
         Raises:
             BurstExceededError: n is more than the bucket ever holds.
@@ -220,10 +179,9 @@ class RedisTokenBucket:
         """
         self._check(n)
         await checkpoint_if_cancelled()
-        if not self._turn.locked() and self._spend(n):
-            return True
-        async with self._turn:
-            return await self._ask(n) == 0.0
+        if self._is_waited_for and n:
+            return False
+        return self._spend(n) or await self._ask(n) == 0.0
 
     async def acquire(self, n: int = 1) -> None:
         """Take n tokens, waiting for them: first come, first served within this process, not among several.
@@ -238,17 +196,20 @@ class RedisTokenBucket:
         """
         self._check(n)
         await checkpoint_if_cancelled()
-        if not self._turn.locked() and self._spend(n):
+        if not self._queue.locked() and self._spend(n):
             return
         if self._waiters == self._max_waiters:
             raise QueueFullError(self._waiters)
         self._waiters += 1
         try:
-            async with self._turn:
-                while wait_s := await self._ask(n):  # noqa: ASYNC110 - the server calls nobody
+            async with self._queue:
+                while wait_s := await self._ask(n):
+                    self._is_waited_for = True
                     await anyio.sleep(min(wait_s, MAX_SLEEP_S))
+                    self._is_waited_for = False
         finally:
             self._waiters -= 1
+            self._is_waited_for = False
 
     async def __aenter__(self) -> Self:
         """Take a first lease, and keep tokens in stock from now on."""
@@ -274,7 +235,7 @@ class RedisTokenBucket:
 
     async def aclose(self) -> None:
         """Give the rest of the lease back if the server answers, and close the connections this bucket opened."""
-        async with self._turn:
+        async with self._trip:
             leftover, self._leased = self._leased, 0
             if leftover and not self._away:
                 await self._run(-leftover, -leftover)
@@ -299,10 +260,13 @@ class RedisTokenBucket:
         return self.when_away == "open" or (self.when_away == "local" and self._local.try_acquire(n))
 
     async def _ask(self, n: int) -> float:
-        """Take n tokens; 0.0 if they were there, or else seconds until it is worth asking again. One task at a time."""
+        """Take n tokens; 0.0 if they were there, or else seconds until it is worth asking again."""
         while not self._spend(n):
-            missing = n - self._leased
-            wait_s = await self._fetch(missing, missing + self.lease - 1)
+            async with self._trip:
+                if self._spend(n):  # another trip brought enough
+                    return 0.0
+                missing = n - self._leased
+                wait_s = await self._fetch(missing, missing + self.lease - 1)
             if wait_s is None:
                 return 0.0 if self._answer_alone(n) else min(self.wait_time(n), self._retry_s)
             if wait_s:
@@ -336,7 +300,7 @@ class RedisTokenBucket:
 
     async def _restock(self) -> float:
         """Fill the stock as far as the server lets; seconds to pause before the next attempt."""
-        async with self._turn:
+        async with self._trip:
             wait_s = await self._fetch(1, self.lease - self._leased) if self._leased < self.lease else 0.0
         if wait_s is None:
             return max(self._away_until_s - time.monotonic(), STOCK_PAUSE_S)
@@ -355,20 +319,3 @@ def connect(url: str, timeout_s: float) -> redis.Redis:
     """A client that fails fast: within the timeout, and without trying again behind the caller's back."""
     retry = Retry(NoBackoff(), 0)
     return redis.Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=retry)
-
-
-def script_units(rate: Rate) -> tuple[int, int, int]:
-    """Units a microsecond, a token and a full bucket, as the script wants them.
-
-    Raises:
-        InvalidRateError: They would not be exact in the script.
-    """
-    token = rate.per_s.denominator * US_PER_S
-    finer = (rate.burst * token).denominator
-    units = (rate.per_s.numerator * finer, token * finer, int(rate.burst * token * finer))
-    if max(units) > EXACT_IN_LUA:
-        raise InvalidRateError(
-            f"{rate} with burst {float(rate.burst):g} needs numbers above 2**53 in the script: "
-            "use a smaller burst, or a rate with fewer decimals"
-        )
-    return units
