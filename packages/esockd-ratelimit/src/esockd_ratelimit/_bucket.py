@@ -74,7 +74,18 @@ class TokenBucket:
         InvalidRateError: A number is out of its range, or the clock gives no whole nanoseconds.
     """
 
-    __slots__ = ("__weakref__", "_capacity", "_clock", "_full_at", "_now", "_per_ns", "_queue", "_rate", "_token")
+    __slots__ = (
+        "__weakref__",
+        "_capacity",
+        "_clock",
+        "_full_at",
+        "_now",
+        "_per_ns",
+        "_queue",
+        "_rate",
+        "_room_for_one",
+        "_token",
+    )
 
     def __init__(
         self,
@@ -90,7 +101,7 @@ class TokenBucket:
         self._now = forward_only(clock)
         self._queue = ClaimQueue(max_waiters)
         self._rate = Rate.of(rate, burst)
-        self._per_ns, self._token, self._capacity = Units.of(self._rate)
+        self._set_units(Units.of(self._rate))
         self._full_at = self._now() * self._per_ns
 
     @property
@@ -116,12 +127,14 @@ class TokenBucket:
         """
         now = self._now() * self._per_ns
         full_at = self._full_at
-        if full_at < now:  # noqa: PLR1730 - max() is a call, and costs as much as all the rest
-            full_at = now
-        full_at += self._token if n == 1 else self._cost(n)
-        if full_at - now > self._capacity:
-            return n == 0
-        self._full_at = full_at
+        if n != 1:
+            return self._try_acquire_many(n, now)
+        if full_at <= now:
+            self._full_at = now + self._token  # of a full bucket one token can always be had
+            return True
+        if full_at - now > self._room_for_one:
+            return False
+        self._full_at = full_at + self._token
         return True
 
     def wait_time(self, n: int = 1) -> float:
@@ -194,7 +207,7 @@ class TokenBucket:
         missing = Fraction(max(self._full_at - now, 0), self._token)
         missing = max(missing + new.burst - self._rate.burst, Fraction(0))
         self._rate = new
-        self._per_ns, self._token, self._capacity = Units.of(new, missing)
+        self._set_units(Units.of(new, missing))
         self._full_at = self._now() * self._per_ns + int(missing * self._token)
         self._queue.convert(self._full_at, self._token)
         self._settle()
@@ -202,12 +215,23 @@ class TokenBucket:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._rate}, {self.peek()} tokens, {self.waiters} waiting>"
 
+    def _try_acquire_many(self, n: int, now: int) -> bool:
+        full_at = max(self._full_at, now) + self._cost(n)
+        if full_at - now > self._capacity:
+            return n == 0
+        self._full_at = full_at
+        return True
+
     def _cost(self, n: int) -> int:
         """Units of n tokens, if such a request can ever be granted."""
         cost = checked(n) * self._token
         if cost > self._capacity:
             raise BurstExceededError(n, self._rate.burst)
         return cost
+
+    def _set_units(self, units: Units) -> None:
+        self._per_ns, self._token, self._capacity = units
+        self._room_for_one = self._capacity - self._token  # the most debt at which one token more is granted
 
     def _settle(self) -> int:
         """Close what is due in the queue; return the present moment."""

@@ -1,8 +1,8 @@
 """Units of time in which a bucket counts, so that nothing is ever divided.
 
-A rate of p/q tokens a second fills p tokens in q * 10**9 nanoseconds. Count time in units of 1/p nanosecond: then a
-nanosecond is p units, a token takes q * 10**9 units to refill, and both are whole numbers. At rate 0 a nanosecond is 0
-units: time stands still, and the burst is all there is.
+If a nanosecond refills p/q of a token, count time in units of 1/p nanosecond: then a nanosecond is p units, a token
+takes q units to refill, and both are whole numbers. At rate 0 a nanosecond is 0 units: time stands still, and the burst
+is all there is.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ class Units(NamedTuple):
     @classmethod
     def of(cls, rate: Rate, tokens: Fraction = Fraction(0)) -> Units:
         """Units in which the rate, its burst and also this number of tokens are whole."""
-        token = rate.per_s.denominator * NS_PER_S
+        share = rate.per_s / NS_PER_S  # of a token, in a nanosecond
+        token = share.denominator
         finer = math.lcm((rate.burst * token).denominator, (tokens * token).denominator)
-        return cls(rate.per_s.numerator * finer, token * finer, int(rate.burst * token * finer))
+        return cls(share.numerator * finer, token * finer, int(rate.burst * token * finer))
 
 
 def checked(n: object) -> int:
