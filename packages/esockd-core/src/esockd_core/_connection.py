@@ -120,6 +120,7 @@ class StreamConnection(Connection, anyio.abc.ByteStream):
             anyio.ClosedResourceError: This end is closed.
             anyio.BrokenResourceError: The connection was reset or timed out.
             anyio.BusyResourceError: Another task is receiving.
+            ValueError: `max_bytes` is less than 1.
         """
 
     @abstractmethod
@@ -169,6 +170,11 @@ def name_of(address: Any) -> PeerName:
         host: str = address[0]
         return (host[7:] if host.startswith("::ffff:") and "." in host else host), address[1]
     return address.decode(errors="surrogateescape") if isinstance(address, bytes) else str(address or "")
+
+
+def bad_max_bytes(max_bytes: int) -> ValueError:
+    """The error of asking for less than one byte: nothing received would look like the end of the stream."""
+    return ValueError(f"max_bytes is {max_bytes}; receive() takes 1 or more")
 
 
 class Carried(StreamConnection):

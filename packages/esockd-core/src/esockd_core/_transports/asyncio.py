@@ -18,7 +18,7 @@ import anyio
 from anyio import BrokenResourceError, BusyResourceError, ClosedResourceError, EndOfStream
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from esockd_core._connection import ABORTED, KILLED, NORMAL, RESET, SHUTDOWN, Carried, name_of
+from esockd_core._connection import ABORTED, KILLED, NORMAL, RESET, SHUTDOWN, Carried, bad_max_bytes, name_of
 from esockd_core._transports.cancellation import is_in_cancel_scope
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class AsyncioConnection(Carried, asyncio.Protocol):
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._chunk: bytes | memoryview | None = None
+        self._chunk: bytes | bytearray | memoryview | None = None
         self._more: bytearray | None = None
         self._receiver: asyncio.Future[None] | None = None
         self._senders: list[asyncio.Future[None]] | None = None
@@ -212,6 +212,8 @@ class AsyncioConnection(Carried, asyncio.Protocol):
         return self._take_all()
 
     async def receive(self, max_bytes: int = 65_536) -> bytes:
+        if max_bytes < 1:
+            raise bad_max_bytes(max_bytes)
         if self._chunk is not None:
             await self._checkpoint()
         while self._chunk is None:
@@ -244,10 +246,18 @@ class AsyncioConnection(Carried, asyncio.Protocol):
         return chunk if isinstance(chunk, bytes) else bytes(cast("memoryview", chunk))
 
     def _take(self, max_bytes: int) -> bytes:
-        view = memoryview(self._take_all())
-        if len(view) > max_bytes:
-            self._chunk = view[max_bytes:]
-        return bytes(view[:max_bytes])
+        chunk = cast("bytes", self._chunk)
+        if len(chunk) > max_bytes:  # what stays is not copied, or a reader of single bytes would copy it each time
+            view = memoryview(chunk)
+            taken, self._chunk = bytes(view[:max_bytes]), view[max_bytes:]
+        else:
+            taken, self._chunk, self._more = bytes(chunk), self._more, None
+        if self._reading_paused and self._buffered_bytes() < self._service.options.read_buffer_bytes:
+            self.resume_reading()
+        return taken
+
+    def _buffered_bytes(self) -> int:
+        return sum(len(part) for part in (self._chunk, self._more) if part is not None)
 
     def _wake_receiver(self) -> None:
         if self._receiver is not None and not self._receiver.done():

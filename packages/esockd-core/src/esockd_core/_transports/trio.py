@@ -17,7 +17,7 @@ from anyio import BrokenResourceError, BusyResourceError, ClosedResourceError, E
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, notify_closing, wait_readable, wait_writable
 
 from esockd_core._accept import AcceptLoop
-from esockd_core._connection import ABORTED, KILLED, NORMAL, RESET, SHUTDOWN, Carried, name_of
+from esockd_core._connection import ABORTED, KILLED, NORMAL, RESET, SHUTDOWN, Carried, bad_max_bytes, name_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -159,18 +159,22 @@ class TrioConnection(Carried):
             raise StopAsyncIteration from None
 
     async def receive(self, max_bytes: int = READ_BYTES) -> bytes:
+        if max_bytes < 1:
+            raise bad_max_bytes(max_bytes)
         if self._receiving:
             raise BusyResourceError("receiving from")
         if self._closing:
             raise self._closed_error()
-        await self._checkpoint()
         self._receiving = True
         try:
+            await self._checkpoint()
             while True:
                 if self._eof:
                     raise EndOfStream
                 if not self._may_be_readable:
                     await wait_readable(self._socket)
+                    if self._closing:  # by another task, between the wake-up and now
+                        raise self._closed_error()
                     self._may_be_readable = True
                 try:
                     data = self._socket.recv(max_bytes)
@@ -255,7 +259,10 @@ class TrioConnection(Carried):
     async def _flush(self) -> None:
         try:
             while self._unsent:
-                await wait_writable(self._socket)
+                with suppress(trio.ClosedResourceError):  # meant for a receiver, unless the socket is lost
+                    await wait_writable(self._socket)
+                if self._lost:
+                    return
                 with suppress(BlockingIOError):
                     sent = self._socket.send(memoryview(self._unsent)[: READ_BYTES * 4])
                     del self._unsent[:sent]
@@ -263,8 +270,6 @@ class TrioConnection(Carried):
                     self._wake_senders()
             if self._eof_sent:
                 self._shut_down_writing()
-        except trio.ClosedResourceError:
-            pass
         except OSError as error:
             self._break(error)
         finally:
@@ -314,6 +319,8 @@ class TrioConnection(Carried):
     def _begin_close(self) -> None:
         # Closing a socket that holds unread input makes the kernel reset the connection, and what was sent last may be
         # lost with it. So: flush, finish sending, read on until the peer finishes too, then close; `sweep` bounds it.
+        if self._receiving:
+            notify_closing(self._socket)  # or the receiver would go on waiting, in the way of `_linger`
         self._finish_sending()
         if self._eof and not self._unsent:
             self.abort_socket()
