@@ -43,19 +43,15 @@ def canonical(header: ProxyHeader) -> ProxyHeader:
     return decode(encode(header))[0]
 
 
-def headers(
-    version: int, endpoints: st.SearchStrategy[Endpoint] | st.SearchStrategy[UnixEndpoint]
-) -> st.SearchStrategy[ProxyHeader]:
-    transport = st.just(Transport.STREAM) if version == 1 else transports
-    fields = st.fixed_dictionaries(
-        {
-            "source": endpoints,
-            "destination": endpoints,
-            "transport": transport,
-            "tlvs": st.just([]) if version == 1 else tlvs,
-        }
-    )
-    return fields.map(lambda arguments: canonical(ProxyHeader(version, **arguments)))
+def headers(version: int, endpoints: st.SearchStrategy[Any]) -> st.SearchStrategy[ProxyHeader]:
+    fields = {"source": endpoints, "destination": endpoints}
+    if version == 2:
+        fields |= {"transport": transports, "tlvs": tlvs}
+
+    def build(arguments: dict[str, Any]) -> ProxyHeader:
+        return canonical(ProxyHeader(version, **arguments))
+
+    return st.fixed_dictionaries(fields).map(build)
 
 
 v1_headers = headers(1, ipv4) | headers(1, ipv6) | st.just(ProxyHeader(1))
