@@ -31,7 +31,8 @@ test: ready-dev ## Run every test with branch coverage; add ARGS="-k word" for s
 	@if [ -z "$(ARGS)" ]; then $(BIN)/python tools/check_coverage.py; fi
 
 test-pythons: ## Run the tests on each other working CPython from 3.11 to 3.13 on this machine
-	@pythons=$$($(PYTHON) tools/pythons.py --others) || exit 1; for p in $$pythons; do \
+	@pythons=$$($(PYTHON) tools/pythons.py --others) || exit 1; \
+	echo "== beside $$($(PYTHON) --version), which \`make test\` takes:" $${pythons:-no other works here}; for p in $$pythons; do \
 		v=.venv-$$($$p -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 		$$p tools/venv.py $$v test && echo "== $$p" && $$v/bin/pytest -q $(PARALLEL) --ignore tests/tools || exit 1; done
 

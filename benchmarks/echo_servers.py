@@ -10,6 +10,7 @@ from harness.load import compiled
 
 PEERS = Path(__file__).resolve().parent / "peers"
 MODES = ("echo", "connect", "refuse", "idle")
+RULES = 1000
 VS_RAW, VS_ANYIO, VS_SERVED = "vs raw, same loop", "vs anyio, same loop", "vs served"
 
 
@@ -35,7 +36,13 @@ def python(script: str, *options: str) -> tuple[str, ...]:
     return (sys.executable, str(PEERS / f"{script}.py"), *options)
 
 
-def serving_cases(mode: str, max_connections: int) -> list[Case]:  # noqa: ARG001
+def esockd(loop: str, style: str, max_connections: int, *options: str) -> tuple[str, ...]:
+    """The command of ours: every admission check is switched on."""
+    limits = ("--rules", str(RULES), "--max-connections", str(max_connections))
+    return python("esockd", "--loop", loop, "--style", style, *limits, *options)
+
+
+def serving_cases(mode: str, max_connections: int) -> list[Case]:
     """Every server that answers, for the modes echo, connect and idle."""
     same_loop = {
         loop: {VS_RAW: f"raw Protocol, {loop}", VS_ANYIO: f"anyio, {loop}"} for loop in ("uvloop", "asyncio")
@@ -56,10 +63,15 @@ def serving_cases(mode: str, max_connections: int) -> list[Case]:  # noqa: ARG00
         Case("anyio, asyncio, as shipped", python("anyio_listener"), mode, same_loop["asyncio"]),
         Case("anyio, trio", python("anyio_listener", "--loop", "trio"), mode, same_loop["trio"]),
     ]
+    cases += [
+        Case(f"esockd {style}, {loop}", esockd(loop, style, max_connections), mode, same_loop[loop])
+        for style in ("coroutine", "callback")
+        for loop in ("uvloop", "asyncio", "trio")
+    ]
     return cases
 
 
-def refusing_cases(max_connections: int) -> list[Case]:  # noqa: ARG001
+def refusing_cases(max_connections: int) -> list[Case]:
     """Servers that turn everybody away, each beside itself serving: what an unwelcome client costs."""
     cases = []
     for loop in ("uvloop", "asyncio"):
@@ -71,6 +83,20 @@ def refusing_cases(max_connections: int) -> list[Case]:  # noqa: ARG001
                 (*raw, "--refuse"),
                 "refuse",
                 {VS_SERVED: f"raw Protocol, {loop}, served"},
+            ),
+        ]
+    for loop in ("uvloop", "asyncio", "trio"):
+        ours = f"esockd coroutine, {loop}"
+        against = {VS_SERVED: f"{ours}, served"}
+        if loop != "trio":
+            against[VS_RAW] = f"raw Protocol, {loop}, closed"
+        cases += [
+            Case(f"{ours}, served", esockd(loop, "coroutine", max_connections), "connect"),
+            Case(
+                f"{ours}, denied by rule {RULES:,} of {RULES:,}",
+                esockd(loop, "coroutine", max_connections, "--refuse"),
+                "refuse",
+                against,
             ),
         ]
     return cases

@@ -23,46 +23,42 @@ def parse_address(address: Address, version: Literal[4, 6] | None = None) -> tup
     Raises:
         InvalidAddress: It is no address.
     """
+    if isinstance(address, str) and version is None:
+        return _from_text(address)
     if isinstance(address, int) and not isinstance(address, bool):
         return _from_int(address, version)
     if version is not None:
-        raise InvalidAddress(address, "a version goes with an integer and nothing else")
-    if isinstance(address, str):
-        if address.startswith("unix:"):
-            return 0, 0
-        packed = _pack(address)
-    else:
-        packed = _packed_form(address)
+        raise InvalidAddress(address, "a version goes with an integer and with nothing else")
+    packed: object = address if isinstance(address, bytes) else getattr(address, "packed", None)
+    if not isinstance(packed, bytes) or len(packed) not in (4, 16):
+        raise InvalidAddress(address, ALLOWED)
     value = int.from_bytes(packed)
     return (4, value) if len(packed) == 4 else _unmap(value)
 
 
-def _from_int(value: int, version: int | None) -> tuple[Literal[4, 6], int]:
-    if version == 4 and 0 <= value < 1 << 32:
-        return 4, value
-    if version == 6 and 0 <= value < 1 << 128:
-        return _unmap(value)
-    if version in (4, 6):
-        raise InvalidAddress(
-            value, f"an IPv{version} address as an integer is 0 to 2**{32 if version == 4 else 128} - 1"
-        )
-    raise InvalidAddress(value, f"an integer needs its version, 4 or 6, beside it; got {version!r}")
+def not_an_address(text: str) -> InvalidAddress:
+    """The error for a text that is no address."""
+    return InvalidAddress(text, "write a plain IPv4 or IPv6 address, without port, brackets or blanks; no host name")
 
 
-def _pack(text: str) -> bytes:
+def _from_text(text: str) -> tuple[Literal[0, 4, 6], int]:
+    if text.startswith("unix:"):
+        return 0, 0
     try:
-        if ":" in text:
-            return inet_pton(AF_INET6, text.partition("%")[0])
-        return inet_pton(AF_INET, text)
+        if ":" not in text:
+            return 4, int.from_bytes(inet_pton(AF_INET, text))
+        return _unmap(int.from_bytes(inet_pton(AF_INET6, text.partition("%")[0])))
     except (OSError, ValueError):
-        raise InvalidAddress(text, "not an IPv4 or IPv6 address; a port, brackets or a host name are none") from None
+        raise not_an_address(text) from None
 
 
-def _packed_form(address: object) -> bytes:
-    packed: object = address if isinstance(address, bytes) else getattr(address, "packed", None)
-    if isinstance(packed, bytes) and len(packed) in (4, 16):
-        return packed
-    raise InvalidAddress(address, ALLOWED)
+def _from_int(value: int, version: int | None) -> tuple[Literal[4, 6], int]:
+    bits = {4: 32, 6: 128}.get(version or 0)
+    if bits is None:
+        raise InvalidAddress(value, f"an integer needs its version, 4 or 6, beside it, not {version!r}")
+    if not 0 <= value < 1 << bits:
+        raise InvalidAddress(value, f"an IPv{version} address as an integer is 0 to 2**{bits} - 1")
+    return (4, value) if bits == 32 else _unmap(value)
 
 
 def _unmap(value: int) -> tuple[Literal[4, 6], int]:

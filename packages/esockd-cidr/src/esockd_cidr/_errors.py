@@ -84,6 +84,25 @@ class UnknownRule(CidrError):  # noqa: N818 (named by what is wrong, as h11 and 
         return f'unknown rule "{self.rule}": the list holds no such rule with that action'
 
 
+class InvalidPosition(CidrError):  # noqa: N818 (named by what is wrong, as h11 and httpcore do)
+    """A position that the list does not have.
+
+    Attributes:
+        index: The position that was given.
+        length: How many rules the list holds.
+    """
+
+    def __init__(self, index: int, length: int) -> None:
+        super().__init__(index, length)
+        self.index = index
+        self.length = length
+
+    def __str__(self) -> str:
+        return (
+            f"bad position {self.index}: a rule can be inserted at 0, before all others, to {self.length}, behind them"
+        )
+
+
 def quote(given: object) -> str:
     """The value as an error message shows it: escaped, in double quotes when it is text, and never endless."""
     if not isinstance(given, str):

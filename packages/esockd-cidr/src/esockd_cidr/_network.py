@@ -10,7 +10,8 @@ from typing import Final, Literal
 from esockd_cidr._errors import InvalidRule
 
 WIDTH: Final = {4: 32, 6: 128}
-MAPPED_PREFIX: Final = 0xFFFF << 32  # ::ffff:0:0/96, the IPv4-mapped addresses of RFC 4291, 2.5.5.2
+MAPPED_FIRST: Final = 0xFFFF << 32  # ::ffff:0:0/96, the IPv4-mapped addresses of RFC 4291, 2.5.5.2
+MAPPED_LAST: Final = MAPPED_FIRST | 0xFFFFFFFF
 
 _NETMASK = re.compile(r"\d+\.\d+\.\d+\.\d+", re.ASCII)
 
@@ -25,12 +26,24 @@ class Network:
         prefixlen: The length of the prefix: 0 to 32 bits in IPv4, 0 to 128 in IPv6.
         host_bits: The bits right of the prefix that the author had set, and that were cleared to get `first`; 0 when
             the network was written exactly. It takes no part in comparisons.
+
+    Raises:
+        InvalidRule: The values are those of no network.
     """
 
     version: Literal[4, 6]
     first: int
     prefixlen: int
     host_bits: int = field(default=0, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        width = WIDTH.get(self.version, 0)
+        if not (0 <= self.prefixlen <= width and 0 <= self.first < 1 << width) or not width:
+            raise InvalidRule(self, "a network has version 4 or 6, and address and prefix length within its family")
+        if self.first & (1 << width - self.prefixlen) - 1:
+            raise InvalidRule(self, "no bits right of the prefix may be set in the first address of a network")
+        if MAPPED_FIRST <= self.first <= MAPPED_LAST and self.prefixlen >= 96:
+            raise InvalidRule(self, "a network of IPv4-mapped addresses is written as an IPv4 network")
 
     @property
     def last(self) -> int:
@@ -76,7 +89,7 @@ def parse_network(text: str) -> Network:
 
 def _prefix_length(text: str, digits: str, version: Literal[4, 6]) -> int:
     if not (digits.isascii() and digits.isdigit()):
-        hint = f"; write {_NETMASK.sub('24', digits)}, not a mask" if _NETMASK.fullmatch(digits) else ""
+        hint = "; write a number such as 24, not a mask" if _NETMASK.fullmatch(digits) else ""
         raise InvalidRule(text, f"a prefix length is plain digits, 0 to {WIDTH[version]}{hint}")
     significant = digits.lstrip("0") or "0"
     if len(significant) > 3 or int(significant) > WIDTH[version]:
@@ -88,9 +101,9 @@ _LOOKS_LIKE: Final = (
     (re.compile(r"\s"), "no blanks may stand inside a network"),
     (re.compile(r"%"), "a rule cannot have a zone id; rules match an address in every zone"),
     (re.compile(r":"), "not an IPv6 address; write one such as 2001:db8::1 or 2001:db8::/32"),
-    (re.compile(r"\A\d+(\.\d+){0,2}\Z"), "an IPv4 address has four parts; write 10.0.0.0/8 rather than 10/8"),
-    (re.compile(r"\A(\d+\.)*0\d+(\.\d+)*\Z"), "no leading zeros in an IPv4 address: some programs read them as octal"),
-    (re.compile(r"\A\d+(\.\d+){3}\Z"), "each part of an IPv4 address is 0 to 255"),
+    (re.compile(r"\A\d+(\.\d+){0,2}\Z", re.ASCII), "an IPv4 address has four parts; write 10.0.0.0/8 rather than 10/8"),
+    (re.compile(r"\A(\d+\.)*0\d+(\.\d+)*\Z", re.ASCII), "no leading zeros in an IPv4 address; some read them as octal"),
+    (re.compile(r"\A\d+(\.\d+){3}\Z", re.ASCII), "each part of an IPv4 address is 0 to 255"),
     (re.compile(r""), "not an IPv4 or IPv6 address; write one such as 10.0.0.0/8 or 2001:db8::/32"),
 )
 

@@ -47,10 +47,7 @@ class Rule:
     target: Network | Scope
 
     def __init__(self, action: Action | str, target: Network | Scope | str) -> None:
-        try:
-            object.__setattr__(self, "action", _ACTIONS[action])
-        except (KeyError, TypeError):
-            raise InvalidRule(action, f'unknown action; {FORM}, as in "deny 10.0.0.0/8"') from None
+        object.__setattr__(self, "action", to_action(action))
         object.__setattr__(self, "target", target if isinstance(target, Network) else _target(target))
 
     @property
@@ -75,6 +72,14 @@ class Rule:
 
 RuleLike: TypeAlias = Rule | str | tuple[Action | str, Network | Scope | str]
 """A rule, its text, or the pair of its action and target."""
+
+
+def to_action(given: object) -> Action:
+    """The action that a word stands for."""
+    action = _ACTIONS.get(given) if isinstance(given, str) else None
+    if action is None:
+        raise InvalidRule(given, "an action is allow or deny")
+    return action
 
 
 def to_rule(given: object) -> Rule:

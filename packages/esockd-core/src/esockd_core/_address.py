@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import os
 import re
 import socket
 from dataclasses import dataclass, replace
@@ -121,6 +122,15 @@ def format_host_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def is_ip_address(host: str) -> bool:
+    """Whether the host is an IPv4 or IPv6 address, the latter with its interface or without; otherwise it is a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def describe_socket(sock: socket.socket) -> str:
     """The address a socket is bound to, in the grammar's words."""
     try:
@@ -131,7 +141,7 @@ def describe_socket(sock: socket.socket) -> str:
         case (str() as host, int() as port, *_):
             return format_host_port(host, port)
         case bytes() if sockname:
-            return "unix:@" + sockname[1:].decode(errors="backslashreplace")
+            return "unix:@" + os.fsdecode(sockname[1:])
         case str() if sockname:
             return f"unix:{sockname}"
     return f"an unnamed socket (fd {sock.fileno()})"
@@ -187,7 +197,7 @@ def _split(place: str, text: str) -> tuple[str, str]:
     if not colon:
         raise _bad(text, f"the port is missing. Use {FORMS}")
     if ":" in host:
-        meant = f"[{host}]:{port}" if _is_ipv6(host) else f"[{place}]:5000"
+        meant = f"[{host}]:{port}" if is_ip_address(host) else f"[{place}]:5000"
         raise _bad(text, f'an IPv6 address needs brackets. Did you mean "{meant}"?')
     return host, port
 
@@ -227,14 +237,6 @@ def _ipv6(host: str, given: object) -> str:
     if address.scope_id is not None and not re.fullmatch(r"[\w.@-]{1,15}", address.scope_id):
         raise _bad(given, f'"{address.scope_id}" is no name or number of a network interface')
     return str(address.ipv4_mapped or address)
-
-
-def _is_ipv6(host: str) -> bool:
-    try:
-        ipaddress.IPv6Address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _unix_address(transport: Transport, path: str, given: object) -> Address:

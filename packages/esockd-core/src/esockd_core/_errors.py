@@ -28,3 +28,18 @@ class AddressInUse(SocketError):  # noqa: N818
 
 class CannotBind(SocketError):  # noqa: N818
     """The address cannot be resolved, bound or taken over."""
+
+
+class ListenerClosed(EsockdError):  # noqa: N818
+    """The listener is not open, or not any more."""
+
+
+class AlreadyOpen(EsockdError, ValueError):  # noqa: N818
+    """The server has a listener of that name and address."""
+
+
+class UnknownListener(EsockdError, KeyError):  # noqa: N818
+    """The server has no listener of that name and address."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])

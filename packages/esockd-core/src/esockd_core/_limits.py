@@ -20,9 +20,8 @@ def raise_open_file_limit() -> int | None:
     Returns:
         The limit that holds now; None when there is none.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return open_file_limit()
 
 

@@ -10,8 +10,11 @@ import logging
 import socket
 import struct
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 from esockd_core._errors import InvalidOption
+
+SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
 
 logger = logging.getLogger("esockd_core")
 
@@ -27,6 +30,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "linger_s": (0, 0),
     "defer_accept_s": (1, 2**16),
 }
+FOR_UNIX = frozenset({"backlog", "receive_buffer_bytes", "send_buffer_bytes", "tune_buffer"})
+FOR_DATAGRAMS = frozenset({"reuse_port"})
 WHOLE = BOUNDS.keys() - {"user_timeout_s"}
 WHY = {
     "linger_s": ": 0 resets the connection at close, None closes it in order; a longer one would block the event loop"
@@ -90,17 +95,35 @@ class TcpOptions:
                 if getattr(self, name) is not None:
                     raise InvalidOption(f"{name} does nothing while keepalive is off: set keepalive=True too")
 
+    def require_only(self, names: frozenset[str], what: str) -> None:
+        """Refuse options that would silently do nothing.
+
+        Args:
+            names: The options that apply.
+            what: What they apply to, for the message.
+
+        Raises:
+            InvalidOption: Another option differs from its default.
+        """
+        for field in fields(self):
+            if field.name not in names and getattr(self, field.name) != field.default:
+                allowed = ", ".join(sorted(names))
+                raise InvalidOption(f"{field.name} does not apply to {what}, which take {allowed} only")
+
     def apply_to_listener(self, sock: socket.socket) -> None:
         """Set everything but the backlog and what must precede bind(2) on a TCP or Unix stream socket.
 
         Best called before listen(2): the receive buffer decides the window scale of the handshake.
 
         Raises:
+            InvalidOption: An option is set that does not apply to a Unix socket.
             OSError: The kernel refuses an option.
         """
-        self._set_buffers(sock, warn=True)
         if sock.family == socket.AF_UNIX:
+            self.require_only(FOR_UNIX, "Unix sockets")
+            self._set_buffers(sock)
             return
+        self._set_buffers(sock)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, self.nodelay)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, self.keepalive)
         for option, value in (
@@ -122,19 +145,49 @@ class TcpOptions:
         `nodelay=False` has to undo.
         """
         if sock.family == socket.AF_UNIX:
-            self._set_buffers(sock, warn=False)
+            self._set_buffers(sock)
         elif not self.nodelay:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, False)
 
-    def _set_buffers(self, sock: socket.socket, *, warn: bool) -> None:
-        for name, option, wanted, setting in (
-            ("receive_buffer_bytes", socket.SO_RCVBUF, self.receive_buffer_bytes, "net.core.rmem_max"),
-            ("send_buffer_bytes", socket.SO_SNDBUF, self.send_buffer_bytes, "net.core.wmem_max"),
-        ):
+    def read_chunk_bytes(self, sock: socket.socket, default_bytes: int) -> int:
+        """How much to read from a connection at a time: `tune_buffer` makes it as large as the kernel's buffers.
+
+        Args:
+            sock: The listening socket, whose buffers are those its connections start with.
+            default_bytes: What to read without `tune_buffer`, and at least with it.
+        """
+        if not self.tune_buffer:
+            return default_bytes
+        sizes = [sock.getsockopt(socket.SOL_SOCKET, option) for option in (socket.SO_RCVBUF, socket.SO_SNDBUF)]
+        return max(default_bytes, *sizes)
+
+    def warn_of_capped_backlog(self) -> None:
+        """Log a warning when the kernel makes the backlog smaller (net.core.somaxconn); call it after listen(2)."""
+        try:
+            cap = int(SOMAXCONN.read_text())
+        except (OSError, ValueError):
+            return
+        if self.backlog > cap:
+            logger.warning(
+                "backlog %d is capped by the kernel to %d; raise net.core.somaxconn to change that", self.backlog, cap
+            )
+
+    def warn_of_capped_buffers(self, sock: socket.socket) -> None:
+        """Log a warning when the kernel gave a listening socket smaller buffers than asked for."""
+        for name, option, wanted, setting in self._buffers():
+            if wanted is not None and (granted := sock.getsockopt(socket.SOL_SOCKET, option) // 2) < wanted:
+                logger.warning("%s %d is capped by the kernel to %d; raise %s", name, wanted, granted, setting)
+
+    def _set_buffers(self, sock: socket.socket) -> None:
+        for _, option, wanted, _ in self._buffers():
             if wanted is not None:
                 sock.setsockopt(socket.SOL_SOCKET, option, wanted)
-                if warn and (granted := sock.getsockopt(socket.SOL_SOCKET, option) // 2) < wanted:
-                    logger.warning("%s %d is capped by the kernel to %d; raise %s", name, wanted, granted, setting)
+
+    def _buffers(self) -> tuple[tuple[str, int, int | None, str], ...]:
+        return (
+            ("receive_buffer_bytes", socket.SO_RCVBUF, self.receive_buffer_bytes, "net.core.rmem_max"),
+            ("send_buffer_bytes", socket.SO_SNDBUF, self.send_buffer_bytes, "net.core.wmem_max"),
+        )
 
 
 def _check_number(name: str, value: object) -> None:

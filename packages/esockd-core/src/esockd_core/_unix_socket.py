@@ -9,12 +9,14 @@ import os
 import pwd
 import socket
 import stat
+import struct
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from esockd_core._errors import AddressInUse, CannotBind, InvalidOption
+from esockd_core._holder import name_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +42,7 @@ class UnixOptions:
     group: str | int | None = None
 
     def __post_init__(self) -> None:
-        if self.mode is not None and (isinstance(self.mode, bool) or not 0 <= self.mode <= 0o777):
+        if self.mode is not None and not (_is_whole(self.mode) and 0 <= self.mode <= 0o777):
             raise InvalidOption(f"bad mode {self.mode!r}: permission bits from 0 to 0o777, such as 0o660")
         self.owner_ids()
 
@@ -52,9 +54,13 @@ class UnixOptions:
         except KeyError as error:
             raise InvalidOption(f"bad owner or group: {error.args[0]}") from error
         for name, number in (("owner", uid), ("group", gid)):
-            if number is not None and (isinstance(number, bool) or not 0 <= number < 2**32 - 1):
+            if number is not None and not (_is_whole(number) and 0 <= number < 2**32 - 1):
                 raise InvalidOption(f"bad {name} {number!r}: a name, or a number from 0 to {2**32 - 2}")
         return -1 if uid is None else uid, -1 if gid is None else gid
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 class SocketFile:
@@ -97,7 +103,12 @@ def bind_unix_path(sock: socket.socket, path: str, options: UnixOptions) -> Sock
     if path.startswith("@"):
         if options != UnixOptions():
             raise InvalidOption(f"unix:{path} is no file: mode, owner and group do not apply to it")
-        sock.bind(b"\0" + os.fsencode(path[1:]))
+        try:
+            sock.bind(_kernel_address(path))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise _in_use(path) or error from error
+            raise
         return None
     _clear_stale(path)
     mode = DEFAULT_MODE if options.mode is None else options.mode
@@ -107,8 +118,9 @@ def bind_unix_path(sock: socket.socket, path: str, options: UnixOptions) -> Sock
     sock.bind(path)
     file = SocketFile(path)
     try:
-        os.chown(path, *options.owner_ids(), follow_symlinks=False)
         Path(path).chmod(mode)
+        if (ids := options.owner_ids()) != (-1, -1):
+            os.chown(path, *ids, follow_symlinks=False)
     except BaseException:
         file.remove()
         raise
@@ -134,8 +146,7 @@ def locked_path(path: str) -> Iterator[None]:
     except BlockingIOError as error:
         raise AddressInUse(errno.EADDRINUSE, f"unix:{path} is being opened by another process just now") from error
     except OSError as error:
-        folder = os.path.dirname(path) or "."  # noqa: PTH120 (text for text)
-        reason = f"cannot create a socket in {folder}: {error.strerror}"
+        reason = f"cannot create {lock_path}: {error.strerror}"
         raise CannotBind(error.errno, f"cannot listen on unix:{path}: {reason}") from error
     try:
         yield
@@ -173,13 +184,31 @@ def _clear_stale(path: str) -> None:
     if not stat.S_ISSOCK(mode):
         kind = "a symbolic link" if stat.S_ISLNK(mode) else "a folder" if stat.S_ISDIR(mode) else "a file"
         raise CannotBind(errno.ENOTSOCK, f"cannot listen on unix:{path}: {kind} is there, which is not a socket")
+    refusal = _in_use(path)
+    if refusal is None:
+        os.unlink(path)  # noqa: PTH108 (text for text)
+    else:
+        raise refusal
+
+
+def _in_use(path: str) -> AddressInUse | None:
+    """Ask by connecting who listens on a path or abstract name; None when nobody does."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
-        result = probe.connect_ex(path)
-    if result == errno.ECONNREFUSED:
-        os.unlink(path)  # noqa: PTH108
-    elif result != errno.ENOENT:
-        doubt = "" if result in (0, errno.EAGAIN) else f" (probing it: {os.strerror(result)})"
-        raise AddressInUse(
-            errno.EADDRINUSE, f"unix:{path} is already in use{doubt}. Try another path, or: ss -lxp src {path}"
-        )
+        result = probe.connect_ex(_kernel_address(path))
+        match result:
+            case errno.ECONNREFUSED | errno.ENOENT:
+                return None
+            case 0:
+                pid, _, _ = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+                told = f" by {name_process(pid)}" if pid else ""
+            case errno.EAGAIN:
+                told = ""  # it listens, with a full backlog
+            case _:
+                told = f" (probing it: {os.strerror(result)})"
+    text = f"unix:{path} is already in use{told}. Try another path, or: ss -lxp src {path}"
+    return AddressInUse(errno.EADDRINUSE, text)
+
+
+def _kernel_address(path: str) -> str | bytes:
+    return b"\0" + os.fsencode(path[1:]) if path.startswith("@") else path

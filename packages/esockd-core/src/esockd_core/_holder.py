@@ -1,4 +1,4 @@
-"""Who holds a port: the answer to the next question of whoever reads "address already in use".
+"""Who holds an address: the answer to the next question of whoever reads "address already in use".
 
 Read from /proc/net and /proc/PID/fd (proc(5)): best effort, bounded, and only after a bind has failed.
 """
@@ -22,7 +22,7 @@ MAX_LINES: Final = 100_000
 MAX_SEARCH_S: Final = 1.0
 
 
-def find_port_holder(host: str, port: int, *, datagram: bool) -> str | None:
+def find_holder(host: str, port: int, *, datagram: bool) -> str | None:
     """Name the process that holds a port, as "python (pid 812)".
 
     Args:
@@ -38,13 +38,18 @@ def find_port_holder(host: str, port: int, *, datagram: bool) -> str | None:
     if not pids:
         return None
     others = f" and {len(pids) - 1} more" if len(pids) > 1 else ""
-    if os.getpid() in pids:
-        return f"this process (pid {os.getpid()}){others}"
+    return name_process(os.getpid() if os.getpid() in pids else pids[0]) + others
+
+
+def name_process(pid: int) -> str:
+    """A process in words, as "python (pid 812)"."""
+    if pid == os.getpid():
+        return f"this process (pid {pid})"
     try:
-        name = (PROC / str(pids[0]) / "comm").read_text(errors="replace").strip()
+        name = (PROC / str(pid) / "comm").read_text(errors="replace").strip()
     except OSError:
-        return None
-    return f"{name} (pid {pids[0]}){others}"
+        name = "a process"
+    return f"{name} (pid {pid})"
 
 
 def _holding_inodes(host: str, port: int, *, datagram: bool) -> set[str]:
