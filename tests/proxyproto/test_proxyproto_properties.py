@@ -206,9 +206,7 @@ def test_v2_agrees_with_an_obvious_model(data: bytes) -> None:
 
 
 V1_BYTES = sorted(b"PROXYTCP46UNKNOWN 0125689abfFg:.\r\n\t\0\xff")
-V2_BYTES = sorted(
-    {ord("P"), *SIGNATURE, 0, 1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 15, 16, 17, 0x20, 0x21, 0x22, 0x31, 0x80, 0x81, 0xFF}
-)
+V2_BYTES = sorted({*b"P", *SIGNATURE, *range(9), 11, 12, 15, 16, 17, 0x20, 0x21, 0x22, 36, 0x31, 0x80, 0x81, 216, 0xFF})
 
 
 def missing_after(data: bytes, tolerate: Tolerance) -> int | None:
