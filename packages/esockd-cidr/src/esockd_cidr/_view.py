@@ -1,0 +1,44 @@
+"""What lookups read: everything that decides about an address, never changed, only exchanged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from esockd_cidr._address import Address, parse_address
+
+if TYPE_CHECKING:
+    from esockd_cidr._table import TableV4, TableV6
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The rules of one moment, for lookups.
+
+    Attributes:
+        settled: The rank that decides about every peer, where no rule asks for the address; else None.
+        fallback: The rank of the first rule for all peers, or of the default.
+        unix: The rank that decides about Unix peers.
+        v4: The table of the IPv4 networks.
+        v6: The table of the IPv6 networks.
+    """
+
+    settled: int | None
+    fallback: int
+    unix: int
+    v4: TableV4
+    v6: TableV6
+
+    def rank(self, address: Address, version: Literal[4, 6] | None) -> int:
+        """The rank that decides about an address.
+
+        Raises:
+            InvalidAddress: It is no address, and not settled without it.
+        """
+        if self.settled is not None:
+            return self.settled
+        family, value = parse_address(address, version)
+        if not family:
+            return self.unix
+        rank = self.v4.rank(value) if family == 4 else self.v6.rank(value)
+        return min(rank, self.fallback)

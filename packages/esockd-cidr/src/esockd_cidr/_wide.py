@@ -1,0 +1,60 @@
+"""An immutable array of 128-bit integers, for which the standard library has no type."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left, bisect_right
+from typing import TYPE_CHECKING, Final, overload
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LOW: Final = (1 << 64) - 1
+
+
+class WideArray:
+    """Sorted integers of 128 bits, as two arrays of 64.
+
+    The lower half of each is kept only where one of them has a lower half: networks up to /64, which is how IPv6 is
+    routed and delegated, then take 8 bytes an entry instead of 16.
+    """
+
+    __slots__ = ("_high", "_low")
+
+    def __init__(self, high: array[int], low: array[int] | None) -> None:
+        self._high = high
+        self._low = low if low and any(low) else None
+
+    @classmethod
+    def of(cls, values: Sequence[int]) -> WideArray:
+        """The array of these integers."""
+        return cls(array("Q", [value >> 64 for value in values]), array("Q", [value & LOW for value in values]))
+
+    def find(self, value: int) -> int:
+        """How many entries are at most the value: `bisect_right`, at the speed of the machine."""
+        high = value >> 64
+        end = bisect_right(self._high, high)
+        if self._low is None:
+            return end
+        begin = bisect_left(self._high, high, 0, end)
+        return bisect_right(self._low, value & LOW, begin, end)
+
+    def __len__(self) -> int:
+        return len(self._high)
+
+    @overload
+    def __getitem__(self, at: int) -> int: ...
+    @overload
+    def __getitem__(self, at: slice) -> WideArray: ...
+    def __getitem__(self, at: int | slice) -> int | WideArray:
+        if isinstance(at, slice):
+            return WideArray(self._high[at], self._low and self._low[at])
+        return self._high[at] << 64 | (self._low[at] if self._low else 0)
+
+    def __add__(self, other: WideArray) -> WideArray:
+        if self._low is None and other._low is None:
+            return WideArray(self._high + other._high, None)
+        return WideArray(self._high + other._high, self._lower() + other._lower())
+
+    def _lower(self) -> array[int]:
+        return self._low if self._low is not None else array("Q", bytes(8 * len(self._high)))
