@@ -201,7 +201,7 @@ def test_a_full_table_can_let_new_keys_share_one_bucket() -> None:
     assert buckets.wait_time("d") == 1.0
 
 
-def test_a_key_costs_less_than_400_bytes() -> None:
+def test_a_key_costs_less_than_300_bytes() -> None:
     buckets = KeyedTokenBucket(1, 1, FakeClock(10**15), max_keys=20_000)
     keys = [f"10.0.{number >> 8}.{number & 255}" for number in range(20_000)]
     tracemalloc.start()
@@ -211,7 +211,7 @@ def test_a_key_costs_less_than_400_bytes() -> None:
         bytes_a_key = tracemalloc.get_traced_memory()[0] / buckets.key_count
     finally:
         tracemalloc.stop()
-    assert 0 < bytes_a_key < 400
+    assert 0 < bytes_a_key < 300
 
 
 @given(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -412,6 +413,20 @@ def test_several_processes_stay_within_rate_and_burst_and_their_leases(shared_re
     elapsed_s = (server_time_us(shared_redis) - started_us) / 1e6
     assert 50 <= sum(granted + leased for granted, leased in results) <= 50 + 100 * elapsed_s
     assert all(leased < lease for _, leased in results)
+
+
+def test_the_example_of_the_readme_runs_as_a_program(shared_redis: RedisServer) -> None:
+    page = Path(__file__).parents[2] / "packages" / "esockd-ratelimit" / "README.md"
+    after_skip = page.read_text().partition("<!-- skip: next -->\n```python\n")[2]
+    program = after_skip.partition("```")[0].replace("redis://localhost", shared_redis.url)
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=True)
+    assert result.stdout.split() == ["True", "True"]
+
+
+def test_without_the_extra_the_import_says_what_to_install() -> None:
+    program = "import sys; sys.modules['redis'] = None; import esockd_ratelimit.redis"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=False)
+    assert "pip install 'esockd-ratelimit[redis]'" in result.stderr
 
 
 def test_a_bucket_that_is_never_used_opens_no_connection() -> None:

@@ -40,7 +40,7 @@ class Reservation:
     __slots__ = ("_bucket", "_claim", "tokens")
 
     def __init__(self, bucket: TokenBucket, claim: Claim) -> None:
-        self.tokens = claim.tokens
+        self.tokens: int = claim.tokens
         self._bucket = bucket
         self._claim = claim
 
