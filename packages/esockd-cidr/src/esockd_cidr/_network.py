@@ -89,7 +89,7 @@ def parse_network(text: str) -> Network:
 
 def _prefix_length(text: str, digits: str, version: Literal[4, 6]) -> int:
     if not (digits.isascii() and digits.isdigit()):
-        hint = f"; write {_NETMASK.sub('24', digits)}, not a mask" if _NETMASK.fullmatch(digits) else ""
+        hint = "; write a number such as 24, not a mask" if _NETMASK.fullmatch(digits) else ""
         raise InvalidRule(text, f"a prefix length is plain digits, 0 to {WIDTH[version]}{hint}")
     significant = digits.lstrip("0") or "0"
     if len(significant) > 3 or int(significant) > WIDTH[version]:
@@ -101,9 +101,9 @@ _LOOKS_LIKE: Final = (
     (re.compile(r"\s"), "no blanks may stand inside a network"),
     (re.compile(r"%"), "a rule cannot have a zone id; rules match an address in every zone"),
     (re.compile(r":"), "not an IPv6 address; write one such as 2001:db8::1 or 2001:db8::/32"),
-    (re.compile(r"\A\d+(\.\d+){0,2}\Z"), "an IPv4 address has four parts; write 10.0.0.0/8 rather than 10/8"),
-    (re.compile(r"\A(\d+\.)*0\d+(\.\d+)*\Z"), "no leading zeros in an IPv4 address: some programs read them as octal"),
-    (re.compile(r"\A\d+(\.\d+){3}\Z"), "each part of an IPv4 address is 0 to 255"),
+    (re.compile(r"\A\d+(\.\d+){0,2}\Z", re.ASCII), "an IPv4 address has four parts; write 10.0.0.0/8 rather than 10/8"),
+    (re.compile(r"\A(\d+\.)*0\d+(\.\d+)*\Z", re.ASCII), "no leading zeros in an IPv4 address; some read them as octal"),
+    (re.compile(r"\A\d+(\.\d+){3}\Z", re.ASCII), "each part of an IPv4 address is 0 to 255"),
     (re.compile(r""), "not an IPv4 or IPv6 address; write one such as 10.0.0.0/8 or 2001:db8::/32"),
 )
 

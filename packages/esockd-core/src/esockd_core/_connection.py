@@ -165,6 +165,8 @@ class StreamConnection(Connection, anyio.abc.ByteStream):
 def name_of(address: Any) -> PeerName:
     """A socket address as (host, port), an IPv4-mapped one as IPv4; a Unix path as text, "" for none."""
     if isinstance(address, tuple):
+        if len(address) == 2:
+            return address
         host: str = address[0]
         return (host[7:] if host.startswith("::ffff:") and "." in host else host), address[1]
     return address.decode(errors="surrogateescape") if isinstance(address, bytes) else str(address or "")

@@ -113,7 +113,7 @@ class ListenerOptions:
         """A new list of the access rules, for a listener to own."""
         try:
             if isinstance(self.access_rules, AccessList):
-                return self.access_rules.copy()
+                return AccessList(self.access_rules.rules, self.access_rules.default)
             return AccessList(self.access_rules)
         except CidrError as error:
             raise InvalidOption(f"access_rules: {error}") from error

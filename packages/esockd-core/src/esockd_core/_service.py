@@ -44,6 +44,7 @@ class Service:
         "admission",
         "blocked",
         "callbacks",
+        "caps_reads",
         "closing",
         "connections",
         "counters",
@@ -57,6 +58,8 @@ class Service:
 
     loop: asyncio.AbstractEventLoop
     """The event loop, set by its carrier; trio has none."""
+    caps_reads: bool
+    """Whether the loop's transports have a `max_size` of a read, likewise."""
 
     def __init__(
         self,

@@ -1,6 +1,7 @@
 """Exact token buckets: alone, keyed, composed and shared."""
 
 from ._bucket import Reservation, TokenBucket
+from ._composite import CompositeLimiter, Verdict
 from ._errors import (
     BurstExceededError,
     InvalidRateError,
@@ -16,6 +17,7 @@ from ._rate import Rate
 
 __all__ = [
     "BurstExceededError",
+    "CompositeLimiter",
     "InvalidRateError",
     "InvalidTokensError",
     "KeyedLimiter",
@@ -27,6 +29,7 @@ __all__ = [
     "Reservation",
     "TokenBucket",
     "TooManyKeysError",
+    "Verdict",
     "WaitTooLongError",
     "source_key",
 ]

@@ -1,11 +1,8 @@
-"""The token bucket: GCRA in whole numbers, so scaled that no division rounds.
+"""The token bucket: the Generic Cell Rate Algorithm (ITU-T I.371) in whole numbers.
 
-A rate of p/q tokens a second fills p tokens in q * 10**9 nanoseconds. Count time in units of 1/p nanosecond: then a
-nanosecond is p units, a token takes q * 10**9 units to refill, and both are whole numbers. The bucket's whole state is
-one moment in these units, `_full_at`: when it would be full again if nobody took any more (the "theoretical arrival
-time" of the Generic Cell Rate Algorithm, ITU-T I.371). Taking a token moves it one token's worth ahead; it may lie at
-most `_capacity`, the burst, ahead of now. At rate 0 a nanosecond is 0 units: time stands still, the burst is all there
-is.
+Its whole state is one moment, `_full_at`, in the units of `_units`: when the bucket would be full again if nobody took
+any more ("theoretical arrival time" in the Recommendation). Taking a token moves it one token's worth ahead; it may lie
+at most `_capacity`, the burst, ahead of now.
 """
 
 from __future__ import annotations
@@ -13,60 +10,24 @@ from __future__ import annotations
 import math
 import time
 from fractions import Fraction
-from typing import TYPE_CHECKING, Final, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from ._clock import Clock, forward_only, wait_until
-from ._errors import BurstExceededError, InvalidRateError, InvalidTokensError, WaitTooLongError
+from ._errors import BurstExceededError, InvalidRateError, WaitTooLongError
 from ._rate import Rate
+from ._units import Units, checked, seconds
 from ._waiters import Claim, ClaimQueue
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ._rate import Number
 
-NS_PER_S: Final = 10**9
 MAX_WAITERS: Final = 1024
-
-
-class Units(NamedTuple):
-    """A rate and its burst in whole units of time.
-
-    Attributes:
-        per_ns: Units in a nanosecond; 0 at rate 0.
-        token: Units in which one token refills.
-        capacity: Units in which the whole burst refills.
-    """
-
-    per_ns: int
-    token: int
-    capacity: int
-
-    @classmethod
-    def of(cls, rate: Rate, tokens: Fraction = Fraction(0)) -> Units:
-        """Units in which the rate, its burst and also this number of tokens are whole."""
-        token = rate.per_s.denominator * NS_PER_S
-        finer = math.lcm((rate.burst * token).denominator, (tokens * token).denominator)
-        return cls(rate.per_s.numerator * finer, token * finer, int(rate.burst * token * finer))
-
-
-def checked(n: object) -> int:
-    """The number of tokens.
-
-    Raises:
-        InvalidTokensError: It is not a whole number from 0 up.
-    """
-    if not isinstance(n, int) or n < 0:
-        raise InvalidTokensError(f"tokens are taken in whole numbers from 0 up, not {n!r}")
-    return n
-
-
-def seconds(units: int, per_ns: int) -> float:
-    """Seconds, rounded up to whole nanoseconds, in which so many units pass; infinite when time stands still."""
-    if units <= 0:
-        return 0.0
-    return -(-units // per_ns) / NS_PER_S if per_ns else math.inf
 
 
 class Reservation:
@@ -113,7 +74,18 @@ class TokenBucket:
         InvalidRateError: A number is out of its range, or the clock gives no whole nanoseconds.
     """
 
-    __slots__ = ("__weakref__", "_capacity", "_clock", "_full_at", "_now", "_per_ns", "_queue", "_rate", "_token")
+    __slots__ = (
+        "__weakref__",
+        "_capacity",
+        "_clock",
+        "_full_at",
+        "_now",
+        "_per_ns",
+        "_queue",
+        "_rate",
+        "_room_for_one",
+        "_token",
+    )
 
     def __init__(
         self,
@@ -129,7 +101,7 @@ class TokenBucket:
         self._now = forward_only(clock)
         self._queue = ClaimQueue(max_waiters)
         self._rate = Rate.of(rate, burst)
-        self._per_ns, self._token, self._capacity = Units.of(self._rate)
+        self._set_units(Units.of(self._rate))
         self._full_at = self._now() * self._per_ns
 
     @property
@@ -155,12 +127,14 @@ class TokenBucket:
         """
         now = self._now() * self._per_ns
         full_at = self._full_at
-        if full_at < now:  # noqa: PLR1730 - max() is a call, and costs as much as all the rest
-            full_at = now
-        full_at += self._token if n == 1 else self._cost(n)
-        if full_at - now > self._capacity:
-            return n == 0
-        self._full_at = full_at
+        if n != 1:
+            return self._try_acquire_many(n, now)
+        if full_at <= now:
+            self._full_at = now + self._token  # of a full bucket one token can always be had
+            return True
+        if full_at - now > self._room_for_one:
+            return False
+        self._full_at = full_at + self._token
         return True
 
     def wait_time(self, n: int = 1) -> float:
@@ -233,7 +207,7 @@ class TokenBucket:
         missing = Fraction(max(self._full_at - now, 0), self._token)
         missing = max(missing + new.burst - self._rate.burst, Fraction(0))
         self._rate = new
-        self._per_ns, self._token, self._capacity = Units.of(new, missing)
+        self._set_units(Units.of(new, missing))
         self._full_at = self._now() * self._per_ns + int(missing * self._token)
         self._queue.convert(self._full_at, self._token)
         self._settle()
@@ -241,12 +215,23 @@ class TokenBucket:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._rate}, {self.peek()} tokens, {self.waiters} waiting>"
 
+    def _try_acquire_many(self, n: int, now: int) -> bool:
+        full_at = max(self._full_at, now) + self._cost(n)
+        if full_at - now > self._capacity:
+            return n == 0
+        self._full_at = full_at
+        return True
+
     def _cost(self, n: int) -> int:
         """Units of n tokens, if such a request can ever be granted."""
         cost = checked(n) * self._token
         if cost > self._capacity:
             raise BurstExceededError(n, self._rate.burst)
         return cost
+
+    def _set_units(self, units: Units) -> None:
+        self._per_ns, self._token, self._capacity = units
+        self._room_for_one = self._capacity - self._token  # the most debt at which one token more is granted
 
     def _settle(self) -> int:
         """Close what is due in the queue; return the present moment."""
@@ -256,6 +241,9 @@ class TokenBucket:
 
     def _claim(self, claim: Claim, now: int) -> Claim:
         """Charge a promise and put it at the end of the queue."""
+        if not claim.cost:
+            claim.full_at = now  # nothing to wait for
+            return claim
         full_at = max(self._full_at, now) + claim.cost
         self._queue.push(claim, full_at)
         self._full_at = full_at
@@ -272,6 +260,19 @@ class TokenBucket:
             if claim.full_at is not None
             else seconds(self._queue.due_at(claim) - self._capacity - now, self._per_ns)
         )
+
+    def _return(self, units: int) -> None:
+        """Give back what somebody took without a promise."""
+        self._full_at -= units
+        self._queue.move_up(units)
+
+    async def _hold(self, n: int) -> Callable[[], None]:
+        """Take n tokens in turn, and return how to give them back."""
+        if self.wait_time(n):
+            claim = await self._wait_for(n)
+        else:
+            claim = self._claim(Claim(n, self._cost(n)), self._settle())
+        return partial(self._cancel, claim)
 
     async def _wait_for(self, n: int) -> Claim:
         """Wait in turn for n tokens that are not there yet."""

@@ -1,6 +1,6 @@
 """A bucket a key, such as the address of a peer, in one number a key.
 
-A key costs one entry of a dict: the moment at which its bucket is full again, in the units of `_bucket`. A full bucket
+A key costs one entry of a dict: the moment at which its bucket is full again, in the units of `_units`. A full bucket
 is as good as none, so keys whose moment has passed are forgotten, and no other is: a limited key cannot be pushed out
 by a flood of new ones. A heap orders the keys by a moment that was theirs once; moments only move ahead, so a key whose
 old moment has not come cannot be full yet, and every other is put back with its present moment.
@@ -12,14 +12,16 @@ import heapq
 import itertools
 import socket
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
 from anyio.lowlevel import checkpoint_if_cancelled
 
-from ._bucket import MAX_WAITERS, TokenBucket, Units, checked, seconds
+from ._bucket import MAX_WAITERS, TokenBucket
 from ._clock import Clock, forward_only
 from ._errors import BurstExceededError, InvalidRateError, QueueFullError, TooManyKeysError
 from ._rate import Rate
+from ._units import Units, checked, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -100,7 +102,8 @@ class KeyedTokenBucket:
         """Tokens a second and burst of each key."""
         return self._rate
 
-    def __len__(self) -> int:
+    @property
+    def key_count(self) -> int:
         """How many keys are remembered: those being limited, and some whose bucket filled up lately."""
         return len(self._full_at)
 
@@ -168,22 +171,13 @@ class KeyedTokenBucket:
             InvalidTokensError: n is negative or not whole.
         """
         await checkpoint_if_cancelled()
-        if self.try_acquire(key, n):
-            return
-        if self._waiters == self._max_waiters:
-            raise QueueFullError(self._waiters)
-        key = self._key(key)
-        self._waiters += 1
-        try:
-            await self._bucket_to_wait_for(key)._wait_for(n)  # noqa: SLF001 - the same package's own queue
-        finally:
-            self._waiters -= 1
-            self._settle(key)
+        if not self.try_acquire(key, n):
+            await self._wait_for(self._key(key), n)
 
     def forget_full(self) -> int:
         """Forget every key whose bucket is full, and say how many keys are left. New keys do this bit by bit."""
         self._forget(self._now() * self._per_ns, len(self._heap))
-        return len(self)
+        return self.key_count
 
     def _cost(self, n: int) -> int:
         cost = checked(n) * self._token
@@ -205,12 +199,24 @@ class KeyedTokenBucket:
                 break
             key = heap[0][2]
             if key in self._waited_for:
-                full_at[key] = self._waited_for[key]._full_at  # noqa: SLF001 - as in acquire
+                full_at[key] = self._waited_for[key]._full_at  # noqa: SLF001 - as above
             if full_at[key] <= now:
                 del full_at[key]
                 heapq.heappop(heap)
             else:
                 heapq.heapreplace(heap, (full_at[key], next(self._numbers), key))
+
+    async def _wait_for(self, key: Hashable, n: int) -> None:
+        """Wait in turn for tokens that are not there yet."""
+        if self._waiters == self._max_waiters:
+            raise QueueFullError(self._waiters)
+        bucket = self._bucket_to_wait_for(key)
+        self._waiters += 1
+        try:
+            await bucket._wait_for(n)  # noqa: SLF001 - a bucket of this package
+        finally:
+            self._waiters -= 1
+            self._settle(key)
 
     def _bucket_to_wait_for(self, key: Hashable) -> TokenBucket:
         """The bucket with a queue of a key whose tokens are not there yet."""
@@ -221,12 +227,30 @@ class KeyedTokenBucket:
                 raise TooManyKeysError(self.max_keys)
             return self._overflow
         bucket = TokenBucket(self._rate, None, self._clock, max_waiters=None)
-        bucket._full_at = self._full_at[key]  # noqa: SLF001 - as in acquire
-        return self._waited_for.setdefault(key, bucket)
+        bucket._full_at = self._full_at[key]  # noqa: SLF001 - as above
+        self._waited_for[key] = bucket
+        return bucket
+
+    def _untake(self, key: Hashable, n: int, full_at: int | None = None) -> None:
+        """Give back tokens taken when the key's moment became `full_at`, as far as time has not refilled them since.
+
+        Without `full_at` they were taken this very moment.
+        """
+        cost, key, now = n * self._token, self._key(key), self._now() * self._per_ns
+        returned = cost if full_at is None else min(cost, max(full_at - now, 0))
+        if bucket := self._waited_for.get(key) or (None if key in self._full_at else self._overflow):
+            bucket._return(returned)  # noqa: SLF001 - as above
+        else:
+            self._full_at[key] -= returned
+
+    async def _hold(self, key: Hashable, n: int) -> Callable[[], None]:
+        """Take n tokens in turn, and return how to give them back."""
+        await self.acquire(key, n)
+        return partial(self._untake, key, n, self._full_at.get(self._key(key)))
 
     def _settle(self, key: Hashable) -> None:
         """Back to one number, once nobody waits for this key any more."""
         bucket = self._waited_for.get(key)
         if bucket and not bucket.waiters:
-            self._full_at[key] = bucket._full_at  # noqa: SLF001 - as in acquire
+            self._full_at[key] = bucket._full_at  # noqa: SLF001 - as above
             del self._waited_for[key]

@@ -5,12 +5,13 @@ and the path of those who find tokens needs no look at the queue. A promise fall
 it is paid. Waiters are promises that somebody sleeps on: the first of them alone carries a timer, and whoever wakes
 settles all that are due.
 
-Everything here is whole numbers in the bucket's units of time (see `_bucket`); no clock, no waiting.
+Everything here is whole numbers in the bucket's units of time (see `_units`); no clock, no waiting.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from ._errors import QueueFullError
@@ -93,8 +94,8 @@ class ClaimQueue:
                 break
             claim.full_at = full_at
             self._remove(claim)
-        if first and first.full_at is not None and (successor := self.first_waiter()):
-            wake(successor)
+        if first and first.full_at is not None:
+            self._wake_first()
 
     def first_waiter(self) -> Claim | None:
         """The promise whose waiter carries the timer."""
@@ -102,12 +103,8 @@ class ClaimQueue:
 
     def due_at(self, claim: Claim) -> int:
         """When the debt is paid up to and including this open promise, plus the bucket's capacity."""
-        full_at = self._end - self._open_cost
-        for other in self._open:
-            full_at += other.cost
-            if other is claim:
-                break
-        return full_at
+        ahead = takewhile(lambda other: other is not claim, self._open)
+        return self._end - self._open_cost + sum(other.cost for other in ahead) + claim.cost
 
     def cancel(self, claim: Claim, now: int) -> int:
         """Take a promise back, and say how many units the bucket gets back. Settle before."""
@@ -115,13 +112,18 @@ class ClaimQueue:
             was_first = claim is self.first_waiter() or claim.wakeup is None
             self._remove(claim)
             returned = claim.cost
-            if was_first and (first := self.first_waiter()):
-                wake(first)  # its turn came, or comes earlier
+            if was_first:
+                self._wake_first()  # its turn came, or comes earlier
         else:
             returned = min(claim.cost, max(claim.full_at - now, 0)) if claim.epoch == self._epoch else 0
         claim.full_at = now  # nothing is left of it for a second cancel
         self._end -= returned
         return returned
+
+    def move_up(self, units: int) -> None:
+        """Somebody gave so many units back: whoever waits gets its turn earlier."""
+        self._end -= units
+        self._wake_first()
 
     def convert(self, full_at: int, token: int) -> None:
         """Count in other units from now on: the bucket, open promises charged, is full at `full_at`."""
@@ -132,8 +134,7 @@ class ClaimQueue:
             claim.cost = claim.tokens * token
             self._open_cost += claim.cost
         self._end = full_at
-        if first := self.first_waiter():
-            wake(first)
+        self._wake_first()
 
     def _remove(self, claim: Claim) -> None:
         del self._open[claim]
@@ -142,8 +143,8 @@ class ClaimQueue:
             self._waiters -= 1
             claim.wakeup.set()
 
-
-def wake(claim: Claim) -> None:
-    """Let a waiter look at the clock again."""
-    if claim.wakeup:
-        claim.wakeup.set()
+    def _wake_first(self) -> None:
+        """Let the first waiter look at the clock again."""
+        first = self.first_waiter()
+        if first and first.wakeup:
+            first.wakeup.set()

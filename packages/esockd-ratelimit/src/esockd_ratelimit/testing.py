@@ -35,17 +35,21 @@ class FakeClock:
     def advance(self, seconds: float) -> None:
         """Move by so many seconds, rounded to whole nanoseconds; a negative number turns the clock back."""
         self.now_ns += round(seconds * 1e9)
-        while self._alarms and self._alarms[0][0] <= self.now_ns:
-            heapq.heappop(self._alarms)[2]()
+        self._ring()
 
     @contextmanager
     def wake_at(self, deadline_ns: int, wake: Callable[[], object]) -> Iterator[None]:
         """Call `wake` once the clock shows `deadline_ns`, unless the context is left before. Buckets call this."""
         alarm = (deadline_ns, next(self._numbers), wake)
         heapq.heappush(self._alarms, alarm)
+        self._ring()
         try:
             yield
         finally:
             if alarm in self._alarms:
                 self._alarms.remove(alarm)
                 heapq.heapify(self._alarms)
+
+    def _ring(self) -> None:
+        while self._alarms and self._alarms[0][0] <= self.now_ns:
+            heapq.heappop(self._alarms)[2]()

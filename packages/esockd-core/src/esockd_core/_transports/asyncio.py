@@ -74,7 +74,7 @@ class AsyncioConnection(Carried, asyncio.Protocol):
         self._chunk: bytes | bytearray | memoryview | None = None
         self._more: bytearray | None = None
         self._receiver: asyncio.Future[None] | None = None
-        self._senders: list[asyncio.Future[None]] = []
+        self._senders: list[asyncio.Future[None]] | None = None
         self._draining_event: anyio.Event | None = None
         self._error: Exception | None = None
         self._reason: str | None = None
@@ -102,15 +102,16 @@ class AsyncioConnection(Carried, asyncio.Protocol):
         if not service.admission.admits(peername):
             self._refuse(service.options.refuse_with)
             return
-        if hasattr(transport, "max_size"):
-            transport.max_size = READ_BYTES  # asyncio's own 256 KiB cost an mmap(2) a message
+        if service.caps_reads:
+            transport.max_size = READ_BYTES  # type: ignore[attr-defined] # asyncio's own 256 KiB cost an mmap(2) each
         if service.options.write_buffer_bytes != DEFAULT_WRITE_BUFFER_BYTES:
             self._transport.set_write_buffer_limits(service.options.write_buffer_bytes)
         service.started(self)
         self._start()
 
     def _start(self) -> None:
-        self._task = task = self._service.loop.create_task(self._service.serve(self))
+        service = self._service
+        self._task = task = service.loop.create_task(service.serve(self), name=service.name)
         task.add_done_callback(self._handler_done)
 
     def _refuse(self, how: str | bytes) -> None:
@@ -163,14 +164,18 @@ class AsyncioConnection(Carried, asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = self._closing = True
-        self._write_paused = False
         self._error = self._error or exc
-        self._service.blocked.pop(self, None)
-        self._service.closing.pop(self, None)
-        self._wake_receiver()
-        self._wake_senders()
+        service = self._service
+        if self._write_paused:
+            self._write_paused = False
+            service.blocked.pop(self, None)
+            self._wake_senders()
+        if service.closing:
+            service.closing.pop(self, None)
+        if self._receiver is not None:
+            self._wake_receiver()
         if self._task is None and self.id:
-            self._service.stopped(self, self._reason or NORMAL)
+            service.stopped(self, self._reason or NORMAL)
 
     def _handler_done(self, task: asyncio.Task[object]) -> None:
         self._task = None
@@ -300,16 +305,16 @@ class AsyncioConnection(Carried, asyncio.Protocol):
     async def _wait_writable(self) -> None:
         while self._write_paused:
             sender = self._service.loop.create_future()
+            if self._senders is None:
+                self._senders = []
             self._senders.append(sender)
-            try:
-                await sender
-            finally:
-                self._senders.remove(sender)
+            await sender
         if self._lost:
             raise self._closed_error()
 
     def _wake_senders(self) -> None:
-        for sender in self._senders:
+        senders, self._senders = self._senders, None
+        for sender in senders or ():
             if not sender.done():
                 sender.set_result(None)
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 async def open_asyncio_carrier(service: Service) -> AsyncIterator[AsyncioCarrier]:
     """Give the carrier; native tasks need no context of their own."""
     service.loop = asyncio.get_running_loop()
+    service.caps_reads = isinstance(service.loop, asyncio.SelectorEventLoop)
     yield AsyncioCarrier(service)
 
 
@@ -53,7 +54,7 @@ class AsyncioCarrier:
         """Accept on a listening socket until cancelled; see `Carrier`."""
         if self._service.leaves_in_backlog:
             await AcceptLoop(self._service, listening, self._serve).run()
-        elif isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop):
+        elif self._service.caps_reads:  # asyncio's own loop
             await self._accept_by_asyncio(listening)
         else:
             await self._accept_by_uvloop(listening)
