@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
 import random
 from collections.abc import Callable
@@ -33,7 +34,7 @@ async def receive_all(stream: SocketStream) -> bytes:
 
 def numbered(size: int) -> bytes:
     """Bytes that tell their place: a lost, doubled or swapped one shows."""
-    return b"".join(number.to_bytes(4, "big") for number in range(size // 4))
+    return array.array("I", range(size // 4)).tobytes()
 
 
 async def test_a_sender_of_single_bytes_is_read_in_order(serve: Serve) -> None:
