@@ -102,10 +102,15 @@ class AsyncioCarrier:
         """Let uvloop accept; return when descriptors become scarce."""
         loop = asyncio.get_running_loop()
         watch = DescriptorWatch()
+        service = self._service
 
         def make_and_count() -> AsyncioConnection:
-            watch.count_accept()
-            return self.make_connection()
+            watch.accepts_until_look -= 1
+            if watch.accepts_until_look <= 0:
+                watch.look()
+            if service.callbacks is not None:
+                return AsyncioCallbackConnection(service, service.callbacks)
+            return AsyncioConnection(service)
 
         server = await loop.create_server(
             make_and_count, sock=listening.dup(), backlog=self._service.options.tcp.backlog, start_serving=False
