@@ -111,7 +111,7 @@ class AsyncioConnection(Carried, asyncio.Protocol):
 
     def _start(self) -> None:
         service = self._service
-        self._task = task = service.loop.create_task(service.serve(self), name=service.name)
+        self._task = task = service.new_task(service.serve(self))
         task.add_done_callback(self._handler_done)
 
     def _refuse(self, how: str | bytes) -> None:

@@ -16,6 +16,7 @@ import errno
 import os
 import socket
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -33,7 +34,13 @@ if TYPE_CHECKING:
 @asynccontextmanager
 async def open_asyncio_carrier(service: Service) -> AsyncIterator[AsyncioCarrier]:
     """Give the carrier; native tasks need no context of their own."""
-    service.loop = asyncio.get_running_loop()
+    service.loop = loop = asyncio.get_running_loop()
+    if loop.get_task_factory() is None:
+        service.new_task = partial(
+            asyncio.Task, loop=loop, name=service.name
+        )  # what create_task does, at half the cost
+    else:
+        service.new_task = partial(loop.create_task, name=service.name)
     service.caps_reads = isinstance(service.loop, asyncio.SelectorEventLoop)
     yield AsyncioCarrier(service)
 
