@@ -38,7 +38,7 @@ async def open_asyncio_carrier(service: Service) -> AsyncIterator[AsyncioCarrier
     if loop.get_task_factory() is None:
         service.new_task = partial(
             asyncio.Task, loop=loop, name=service.name
-        )  # what create_task does, at half the cost
+        )  # half the cost of create_task
     else:
         service.new_task = partial(loop.create_task, name=service.name)
     service.caps_reads = isinstance(service.loop, asyncio.SelectorEventLoop)
