@@ -8,6 +8,11 @@ $(error No working Python 3.11, 3.12 or 3.13 on PATH)
 endif
 BIN := .venv/bin
 PACKAGES := cidr proxyproto ratelimit core cli
+# One test process a core, four at most. ARGS="-n0" runs them in one.
+PARALLEL := -n auto --maxprocesses 4
+# pyright and node come whole from the package index; pyright is not to look for a newer one.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+export PYRIGHT_PYTHON_GLOBAL_NODE := off
 
 .PHONY: help echo test test-pythons lint format types contracts doc-examples wheels bench clean ready-run ready-dev
 
@@ -22,13 +27,14 @@ echo: ready-run ## Run an echo listener on port 5000 of the loopback addresses
 
 test: ready-dev ## Run every test with branch coverage; add ARGS="-k word" for some
 	@rm -f .coverage .coverage.*
-	$(BIN)/pytest --cov --cov-report= $(ARGS)
+	$(BIN)/pytest $(PARALLEL) --cov --cov-report= $(ARGS)
 	@if [ -z "$(ARGS)" ]; then $(BIN)/python tools/check_coverage.py; fi
 
-test-pythons: ## Run every test on each working CPython from 3.11 to 3.13 on this machine
-	@for p in $$($(PYTHON) tools/pythons.py); do \
+test-pythons: ## Run the tests on each other working CPython from 3.11 to 3.13 on this machine
+	@pythons=$$($(PYTHON) tools/pythons.py --others) || exit 1; \
+	echo "== beside $$($(PYTHON) --version), which \`make test\` takes:" $${pythons:-no other works here}; for p in $$pythons; do \
 		v=.venv-$$($$p -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
-		$$p tools/venv.py $$v test && echo "== $$p" && $$v/bin/pytest -q || exit 1; done
+		$$p tools/venv.py $$v test && echo "== $$p" && $$v/bin/pytest -q $(PARALLEL) --ignore tests/tools || exit 1; done
 
 lint: ready-dev ## Check lint and format
 	$(BIN)/ruff check
@@ -40,7 +46,7 @@ format: ready-dev ## Mend lint and format
 
 types: ready-dev ## mypy strict everywhere; pyright finds every public name fully typed
 	$(BIN)/mypy
-	$(BIN)/pyright tests/typing
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pyright
 	@for p in $(PACKAGES); do $(BIN)/python tools/check_public_types.py esockd_$$p || exit 1; done
 
 contracts: ready-dev ## Check the import contracts

@@ -1,8 +1,11 @@
-"""What the tests of every package share: the three backends, and the Hypothesis profiles."""
+"""What the tests of every package share: the three backends, the Hypothesis profiles, and the rule about skips."""
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Callable, Generator
+from typing import TypeAlias
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -21,8 +24,58 @@ settings.register_profile("deep", max_examples=10_000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
 
 
-@pytest.fixture(params=BACKENDS.values(), ids=BACKENDS.keys())
+@pytest.fixture(params=BACKENDS.values(), ids=list(BACKENDS))
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
     """Run the test on asyncio, on asyncio with uvloop, and on trio. A missing uvloop or trio is a failure."""
     backend: tuple[str, dict[str, bool]] = request.param
     return backend
+
+
+RequireTool: TypeAlias = Callable[[str], str]
+
+
+@pytest.fixture(scope="session")
+def require_tool() -> RequireTool:
+    """Give the path of a program that a test needs, and skip the test where that program is not installed.
+
+    In CI that skip is a failure, as every skip is that ALLOWED_SKIPS does not name.
+    """
+
+    def require(name: str) -> str:
+        # Debian keeps servers in /usr/sbin, which an ordinary user's PATH leaves out.
+        path = shutil.which(name) or shutil.which(name, path="/usr/local/sbin:/usr/sbin:/sbin")
+        if path is None:
+            pytest.skip(f"needs the program {name}, which is not installed (.ci/run lists the Debian packages)")
+        return path
+
+    return require
+
+
+# The reasons for which a test may skip in CI: the beginning of the reason, and why CI cannot run it.
+ALLOWED_SKIPS: dict[str, str] = {}
+
+
+def refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Turn a skip into a failure when this is CI and nothing above allows it."""
+    if not os.environ.get("CI") or not report.skipped or hasattr(report, "wasxfail"):
+        return
+    reason = report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else report.longreprtext
+    if not reason.startswith(tuple(ALLOWED_SKIPS)):
+        report.outcome = "failed"
+        report.longrepr = f"{report.nodeid} skipped in CI, where nothing may be missing: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Hold each test to the rule about skips."""
+    report = yield
+    refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Hold each test file to the rule about skips."""
+    report = yield
+    refuse_skip(report)
+    return report

@@ -6,6 +6,7 @@ Usage: .venv/bin/python tools/check_public_types.py PACKAGE
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,18 +15,27 @@ from pathlib import Path
 def main() -> None:
     """Entry point."""
     package = sys.argv[1]
-    pyright = Path(sys.executable).with_name("pyright")
-    command = [pyright, "--outputjson", "--ignoreexternal", "--verifytypes", package]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    report = json.loads(result.stdout)["typeCompleteness"]
-    score: float = report["completenessScore"]
-    counts = report["exportedSymbolCounts"]
-    print(f"{package}: {score:.1%} of {sum(counts.values())} public names fully typed")
-    if score < 1 or result.returncode:
-        for symbol in report["symbols"]:
-            if symbol["isExported"] and not symbol["isTypeKnown"]:
-                print(f"  {symbol['name']}: {[entry['message'] for entry in symbol['diagnostics']]}")
-        sys.exit(1)
+    scripts = Path(sys.executable).parent
+    command = [str(scripts / "pyright"), "--outputjson", "--ignoreexternal", "--verifytypes", package]
+    # pyright looks for the packages of the first `python` on PATH; --verifytypes disregards --pythonpath.
+    environment = os.environ | {"PATH": f"{scripts}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    try:
+        report = json.loads(result.stdout)["typeCompleteness"]
+    except (ValueError, KeyError):
+        sys.exit(f"error: pyright gave no report on {package}:\n{result.stdout}{result.stderr}")
+    if "py.typed" not in (report.get("pyTypedPath") or ""):
+        sys.exit(f"error: {package} ships no py.typed")
+    public = [symbol for symbol in report["symbols"] if symbol["isExported"]]
+    unknown = [symbol for symbol in public if not symbol["isTypeKnown"]]
+    print(f"{package}: {len(public) - len(unknown)} of {len(public)} public names fully typed")
+    # What makes a public name unknown may be a private one that it refers to.
+    for symbol in report["symbols"]:
+        if unknown and not symbol["isTypeKnown"] and symbol["diagnostics"]:
+            print(f"  {symbol['name']}: {'; '.join(entry['message'] for entry in symbol['diagnostics'])}")
+    # With no public name at all pyright exits 1 too: then there is nothing to type.
+    if unknown or (public and result.returncode):
+        sys.exit(f"error: the public names of {package} must be fully typed")
 
 
 if __name__ == "__main__":

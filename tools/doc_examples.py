@@ -7,11 +7,14 @@ tests/integration, which starts it as a program and talks to it.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 from sybil.parsers.rest import DocTestParser
 
-_pages = Sybil(parsers=[PythonCodeBlockParser(), SkipParser()], patterns=["*.md"])
-_docstrings = Sybil(parsers=[DocTestParser()], patterns=["*.py"])
+_root = str(Path(__file__).resolve().parent.parent)
+_pages = Sybil(parsers=[PythonCodeBlockParser(), SkipParser()], path=_root, patterns=["*.md"])
+_docstrings = Sybil(parsers=[DocTestParser()], path=_root, patterns=["*.py"])
 
 pytest_collect_file = (_pages + _docstrings).pytest()

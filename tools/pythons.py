@@ -1,5 +1,8 @@
 """Print each CPython from 3.11 to 3.13 that works on this machine, one path a line, newest patch of each version.
 
+Usage: python tools/pythons.py [--others]
+
+With --others the version that runs this script is left out.
 Looks on PATH and in pyenv's folder of versions. A shim that does not run, or runs another version, is not a Python.
 """
 
@@ -7,6 +10,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 SUPPORTED = [(3, 11), (3, 12), (3, 13)]
@@ -15,7 +19,7 @@ PROBE = "import sys, platform; print(platform.python_implementation(), *sys.vers
 
 def candidates() -> list[Path]:
     """Every file that may be an interpreter of a supported version."""
-    pyenv = Path(os.environ.get("PYENV_ROOT") or Path("~/.pyenv").expanduser())
+    pyenv = Path(os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv"))  # noqa: PTH111 (no home is no error)
     folders = [Path(entry) for entry in os.environ.get("PATH", os.defpath).split(os.pathsep) if entry]
     folders += sorted(pyenv.glob("versions/*/bin"))
     return [folder / f"python{major}.{minor}" for major, minor in SUPPORTED for folder in folders]
@@ -44,5 +48,6 @@ def working() -> dict[tuple[int, int], str]:
 
 
 if __name__ == "__main__":
-    for executable in working().values():
-        print(executable)
+    for version, executable in working().items():
+        if "--others" not in sys.argv[1:] or version != sys.version_info[:2]:
+            print(executable)

@@ -72,7 +72,8 @@ def main() -> None:
         python = create(folder)
         (folder / ".esockd-made-by").write_text(sys.version)
     editable = [word for path in MANIFESTS for word in ("--editable", str(path.parent))]
-    run(python, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", "--group", group, *editable)
+    constraints = ("--constraint", ROOT / "constraints.txt")
+    run(python, "-m", "pip", "install", "--quiet", *constraints, "--group", group, *editable)
     stamp.write_text(wanted)
 
 

@@ -1,1 +1,56 @@
 """The socket-listener layer for anyio programs: admission, limits, drain, live statistics."""
+
+from esockd_core._acceptors import Acceptor
+from esockd_core._address import Address, parse_address
+from esockd_core._connection import Connection, StreamConnection
+from esockd_core._errors import (
+    AddressInUse,
+    AlreadyOpen,
+    CannotBind,
+    EsockdError,
+    InvalidAddress,
+    InvalidOption,
+    ListenerClosed,
+    SocketError,
+    UnknownListener,
+)
+from esockd_core._events import ConnectionEvent
+from esockd_core._handler import CallbackHandler, CoroutineHandler, Handler
+from esockd_core._limits import raise_open_file_limit
+from esockd_core._listener import Listener, open_listener
+from esockd_core._options import ListenerOptions
+from esockd_core._server import Server
+from esockd_core._stats import Refusal, Refused, Stats
+from esockd_core._tcp_options import TcpOptions
+from esockd_core._unix_socket import UnixOptions
+
+__all__ = [
+    "Acceptor",
+    "Address",
+    "AddressInUse",
+    "AlreadyOpen",
+    "CallbackHandler",
+    "CannotBind",
+    "Connection",
+    "ConnectionEvent",
+    "CoroutineHandler",
+    "EsockdError",
+    "Handler",
+    "InvalidAddress",
+    "InvalidOption",
+    "Listener",
+    "ListenerClosed",
+    "ListenerOptions",
+    "Refusal",
+    "Refused",
+    "Server",
+    "SocketError",
+    "Stats",
+    "StreamConnection",
+    "TcpOptions",
+    "UnixOptions",
+    "UnknownListener",
+    "open_listener",
+    "parse_address",
+    "raise_open_file_limit",
+]

@@ -1,0 +1,321 @@
+"""A listener: one opened address, from its first socket to the end of its last connection."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+import anyio
+
+from esockd_core._acceptors import Acceptor, Acceptors
+from esockd_core._address import parse_address
+from esockd_core._admission import Admission
+from esockd_core._ending import Ending, drain_connections, end_connections
+from esockd_core._errors import InvalidOption, ListenerClosed
+from esockd_core._limits import clamp_max_connections
+from esockd_core._options import DEFAULT_MAX_CONNECTIONS, ListenerOptions, merge_options
+from esockd_core._service import Service
+from esockd_core._sockets import ListeningSockets, open_sockets
+from esockd_core._stats import Counters, Refusal, Stats
+from esockd_core._transports import open_carrier
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from anyio.abc import TaskGroup, TaskStatus
+
+    from esockd_cidr import AccessList
+    from esockd_core._address import Address
+    from esockd_core._connection import StreamConnection
+    from esockd_core._events import ConnectionEvent
+    from esockd_core._handler import Handler
+    from esockd_core._transports import Carrier
+
+logger = logging.getLogger("esockd_core")
+
+TICK_S: Final = 0.1  # between two looks at timeouts and at the event loop's lag
+
+ListenerState: TypeAlias = Literal["new", "running", "suspended", "draining", "closed"]
+
+
+class Unset(Enum):
+    """Says that an argument was not given, where None means something."""
+
+    UNSET = "unset"
+
+
+UNSET: Final = Unset.UNSET
+
+
+class Listener:
+    """One opened address and the connections it accepted.
+
+    Run it in a task group of your own, `await task_group.start(listener.run)`, or let `open_listener` or a `Server` do
+    so. Whatever happens to a connection stays with that connection.
+
+    Args:
+        name: What logs, statistics and control call it.
+        address: Where to listen; see `parse_address` for the grammar.
+        handler: A coroutine function that is called with each connection, or a `CallbackHandler`.
+        options: What else it does.
+        on_event: Called at the start and at the end of each connection.
+        counters: Counters to go on with; a `Server` hands them from a closed listener to the next of its name.
+
+    Raises:
+        InvalidAddress: The address is none.
+        InvalidOption: An option is out of bounds or does not apply.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        address: object,
+        handler: Handler,
+        options: ListenerOptions | None = None,
+        *,
+        on_event: Callable[[ConnectionEvent], None] | None = None,
+        counters: Counters | None = None,
+    ) -> None:
+        self.name = name
+        self.address: Address = parse_address(address)
+        options = _fit(options or ListenerOptions())
+        if self.address.is_datagram or self.address.transport == "tls":
+            raise InvalidOption(f"{self.address}: this version serves tcp and unix addresses")
+        self._admission = Admission(
+            options, options.access_list(), counters or Counters(), is_inet=self.address.transport != "unix"
+        )
+        self._service = Service(name, handler, options, self._admission, on_event)
+        self._state: ListenerState = "new"
+        self._sockets: ListeningSockets | None = None
+        self._acceptors: Acceptors | None = None
+        self._task_group: TaskGroup | None = None
+        self._failure: Exception | None = None
+        self._ending = Ending(options.shutdown_timeout)
+        self._end_requested = anyio.Event()
+        self._closed = anyio.Event()
+
+    # Running
+
+    async def run(self, *, task_status: TaskStatus[Listener] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Open the address, serve it until the listener is closed, and end every connection.
+
+        Args:
+            task_status: Told when the listener accepts: `listener = await task_group.start(listener.run)`.
+
+        Raises:
+            AddressInUse: Somebody else listens there.
+            CannotBind: The address cannot be opened.
+            OSError: The listening socket failed for good.
+        """
+        if self._state != "new":
+            raise ListenerClosed(f"listener {self.name} was run already: make a new one")
+        try:
+            self._sockets = await open_sockets(self.address, self.options.tcp, self.options.unix)
+            async with open_carrier(self._service) as carrier:
+                try:
+                    await self._serve(self._sockets, carrier, task_status)
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await end_connections(self._service)
+        finally:
+            self._state = "closed"
+            if self._sockets is not None:
+                self._sockets.close()
+            self._closed.set()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _serve(self, sockets: ListeningSockets, carrier: Carrier, task_status: TaskStatus[Listener]) -> None:
+        self._acceptors = Acceptors(self.name, sockets, carrier, self.options.acceptors)
+        async with anyio.create_task_group() as self._task_group:
+            self._task_group.start_soon(self._keep_house)
+            self._task_group.start_soon(self._accept)
+            self._state = "running"
+            task_status.started(self)
+            await self._end_requested.wait()
+            self._state = "draining"
+            await self._acceptors.stop()
+            for listening in sockets.sockets:
+                with suppress(OSError):  # the failure that brought the listener here
+                    await carrier.serve_queued(listening)
+            sockets.close()
+            await drain_connections(self._service, self._ending)
+            self._task_group.cancel_scope.cancel()
+
+    async def _accept(self) -> None:
+        try:
+            await self._running_acceptors().run()
+        except Exception as error:  # noqa: BLE001 - raised again by `run` once the connections have ended
+            logger.error("listener %s: cannot accept any more: %r", self.name, error)  # noqa: TRY400
+            self._failure = error
+            self._end_requested.set()
+
+    def _running_acceptors(self) -> Acceptors:
+        if self._acceptors is None or self._state == "closed":
+            raise ListenerClosed(f"listener {self.name} is not open")
+        return self._acceptors
+
+    async def _keep_house(self) -> None:
+        """Look at timeouts and at the event loop's lag, a few times a second."""
+        due = idle_due = anyio.current_time()
+        while True:
+            due += TICK_S
+            await anyio.sleep_until(due)
+            now = anyio.current_time()
+            self._admission.loop_lag_s = max(0.0, now - due)
+            due = max(due, now - TICK_S)
+            self._service.sweep(now)
+            idle_timeout_s = self.options.idle_timeout
+            if idle_timeout_s is not None and now >= idle_due:
+                await self._service.sweep_idle(now, idle_timeout_s)
+                idle_due = now + min(idle_timeout_s / 4, 1.0)
+
+    # Changing
+
+    async def suspend(self) -> None:
+        """Stop accepting. Open connections go on; new clients wait in the kernel's queue."""
+        if self._state == "running":
+            self._state = "suspended"
+            await self._running_acceptors().stop()
+
+    async def resume(self) -> None:
+        """Accept again.
+
+        Raises:
+            ListenerClosed: The listener is draining or closed.
+        """
+        if self._state == "suspended" and self._task_group is not None:
+            self._state = "running"
+            self._task_group.start_soon(self._accept)
+        elif self._state != "running":
+            raise ListenerClosed(f"listener {self.name} is {self._state}: open a new one")
+
+    def set_handler(self, handler: Handler) -> None:
+        """Serve new connections by another handler; open ones keep theirs."""
+        self._service.set_handler(handler)
+
+    async def drain(self, timeout: float | Unset | None = UNSET, rate: float | None = None) -> None:
+        """Close the listener gracefully and wait until its last connection has ended.
+
+        It stops accepting, serves who is queued already, sets `draining` on each connection and tells its handler.
+        A handler that has not ended `timeout` seconds after it was told is cancelled, and a second later its socket is
+        closed whatever it does.
+
+        Args:
+            timeout: Seconds for each handler; None is for ever, 0 at once; `shutdown_timeout` when not given.
+            rate: Connections told in a second, so that clients do not come back as one wave; None is all at once.
+        """
+        if self._state == "new":
+            raise ListenerClosed(f"listener {self.name} is not open")
+        self._ending.timeout_s = self.options.shutdown_timeout if isinstance(timeout, Unset) else timeout
+        self._ending.rate_per_s = rate
+        self._service.announce_change()
+        self._end_requested.set()
+        await self._closed.wait()
+
+    async def close(self) -> None:
+        """Close the listener gracefully, each handler having `shutdown_timeout`."""
+        await self.drain()
+
+    async def kill(self) -> None:
+        """Close the listener and cancel every handler at once."""
+        await self.drain(timeout=0)
+
+    async def wait_closed(self) -> None:
+        """Return when nothing is left of the listener."""
+        await self._closed.wait()
+
+    # Looking at it
+
+    @property
+    def state(self) -> ListenerState:
+        """Where the listener is in its life."""
+        return self._state
+
+    @property
+    def was_open(self) -> bool:
+        """Whether it ever accepted."""
+        return self._acceptors is not None
+
+    @property
+    def options(self) -> ListenerOptions:
+        """The options in force."""
+        return self._service.options
+
+    @property
+    def access_rules(self) -> AccessList:
+        """The live access rules; a change holds for the next client."""
+        return self._admission.access
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """What is really bound, one text a socket; empty before and after."""
+        return self._sockets.addresses if self._sockets is not None and self._state != "closed" else ()
+
+    @property
+    def port(self) -> int | None:
+        """The real port, the same for each socket; None for a Unix socket or when not open."""
+        return self._sockets.port if self._sockets is not None and self._state != "closed" else None
+
+    @property
+    def acceptors(self) -> tuple[Acceptor, ...]:
+        """The acceptors, one or more for each socket."""
+        return tuple(self._acceptors.acceptors) if self._acceptors is not None else ()
+
+    @property
+    def connections(self) -> tuple[StreamConnection, ...]:
+        """The connections that have not ended, oldest first."""
+        return tuple(self._service.connections.values())
+
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """The last refused sockets, at most 256, oldest first."""
+        return tuple(self._service.counters.refusals)
+
+    def stats(self) -> Stats:
+        """A snapshot of every counter."""
+        return self._service.snapshot()
+
+
+def _fit(options: ListenerOptions) -> ListenerOptions:
+    """Bound `max_connections` by the open-file limit."""
+    explicit = options.max_connections != DEFAULT_MAX_CONNECTIONS
+    most, warning = clamp_max_connections(options.max_connections, explicit=explicit)
+    if warning is not None:
+        logger.warning(warning)
+    return replace(options, max_connections=most)
+
+
+@asynccontextmanager
+async def open_listener(
+    name: str, address: object, handler: Handler, options: ListenerOptions | None = None, **changes: Any
+) -> AsyncIterator[Listener]:
+    """Run a listener for the duration of a block, and close it gracefully at the end.
+
+    Args:
+        name: See `Listener`.
+        address: See `Listener`.
+        handler: See `Listener`.
+        options: See `Listener`.
+        changes: Single options by name, on top of `options`; and `on_event`.
+
+    Raises:
+        InvalidAddress: The address is none.
+        InvalidOption: An option is out of bounds, unknown or does not apply.
+        AddressInUse: Somebody else listens there.
+        CannotBind: The address cannot be opened.
+    """
+    on_event = changes.pop("on_event", None)
+    listener = Listener(name, address, handler, merge_options(options, changes), on_event=on_event)
+    try:
+        async with anyio.create_task_group() as task_group:
+            await task_group.start(listener.run)
+            yield listener
+            await listener.close()
+    except ExceptionGroup as group:
+        if len(group.exceptions) == 1:
+            raise group.exceptions[0] from group.exceptions[0].__cause__
+        raise

@@ -1,0 +1,184 @@
+"""The options of a listener: frozen, validated when built, each with its default and unit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from fractions import Fraction
+from math import isfinite
+from typing import Any, Final, Literal, TypeAlias
+
+from esockd_cidr import AccessList, CidrError, RuleLike
+from esockd_core._errors import InvalidOption
+from esockd_core._tcp_options import TcpOptions
+from esockd_core._unix_socket import UnixOptions
+from esockd_ratelimit import KeyedTokenBucket, Limiter, Rate, RateLimitError, TokenBucket
+
+PeerName: TypeAlias = tuple[str, int] | str
+"""A peer as (host, port), or a Unix client's path, which is empty for most clients."""
+
+LoadHook: TypeAlias = Callable[[PeerName], bool]
+"""Says whether the program has room for one more connection from this peer."""
+
+AccessRules: TypeAlias = Iterable[RuleLike]
+"""Rules as strings, pairs or `esockd_cidr.Rule`s in order, or an `esockd_cidr.AccessList`."""
+
+RateLike: TypeAlias = str | int | float | Fraction | Rate
+"""Connections a second: `"500/s"`, `"500/s burst 1000"`, a number, or a `Rate`."""
+
+DEFAULT_MAX_CONNECTIONS: Final = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerOptions:
+    """What a listener does, beside its address and handler.
+
+    Attributes:
+        acceptors: Registrations of each listening socket with the event loop, 1 to 64.
+        max_connections: Connections open at once, None for no bound. Clamped to what the open-file limit allows.
+        max_connections_per_source: The same for one source: an IPv4 address, or an IPv6 /64. None for no bound.
+        max_conn_rate: Connections a second, as `"500/s"`, `"500/s burst 1000"`, a number or a `Rate`; None is no bound.
+        max_conn_rate_per_source: The same for one source.
+        limiter: The program's own limiter, asked after `max_conn_rate`'s place in the order; excludes `max_conn_rate`.
+        access_rules: Ordered rules for the peer's address; first match wins and no match allows.
+        max_loop_lag: Seconds the event loop may be late before new connections are refused; None for no bound.
+        load_hook: The program's own answer whether it has room for one more connection.
+        when_full: At `max_connections`: "close" what comes, or leave it in the "backlog" of the kernel.
+        when_limited: At `max_conn_rate`: likewise.
+        refuse_with: How a refused socket ends: "fin" (orderly close), "rst" (reset), or bytes, a farewell message.
+        idle_timeout: Seconds without a byte in either direction before a connection is closed; None for no bound.
+        send_timeout: Seconds a peer may take no byte of what waits for it before it is closed; None for no bound.
+        linger_timeout: Seconds a closing connection may take to flush its output and to read what the peer still sends.
+        shutdown_timeout: Seconds a handler has to end once its listener closes; 0 is at once, None is for ever.
+        read_buffer_bytes: Received bytes held for a handler that does not read; the socket is paused above.
+        write_buffer_bytes: Unsent bytes above which `send` waits.
+        write_limit_bytes: Unsent bytes above which `send_nowait` raises `anyio.WouldBlock`.
+        tcp: Options of the listening and accepted sockets.
+        unix: Mode and owner of a Unix socket's path.
+    """
+
+    acceptors: int = 1
+    max_connections: int | None = DEFAULT_MAX_CONNECTIONS
+    max_connections_per_source: int | None = None
+    max_conn_rate: RateLike | None = None
+    max_conn_rate_per_source: RateLike | None = None
+    limiter: Limiter | None = None
+    access_rules: AccessRules = ()
+    max_loop_lag: float | None = None
+    load_hook: LoadHook | None = None
+    when_full: Literal["close", "backlog"] = "close"
+    when_limited: Literal["close", "backlog"] = "close"
+    refuse_with: Literal["fin", "rst"] | bytes = "fin"
+    idle_timeout: float | None = None
+    send_timeout: float | None = 30.0
+    linger_timeout: float = 2.0
+    shutdown_timeout: float | None = 5.0
+    read_buffer_bytes: int = 65_536
+    write_buffer_bytes: int = 65_536
+    write_limit_bytes: int = 1_048_576
+    tcp: TcpOptions = field(default_factory=TcpOptions)
+    unix: UnixOptions = field(default_factory=UnixOptions)
+
+    def __post_init__(self) -> None:
+        """Validate each value, so that nothing is opened with a bad one."""
+        _check_count("acceptors", self.acceptors, 1, 64)
+        _check_count("max_connections", self.max_connections, 1, optional=True)
+        _check_count("max_connections_per_source", self.max_connections_per_source, 1, optional=True)
+        for name in ("read_buffer_bytes", "write_buffer_bytes", "write_limit_bytes"):
+            _check_count(name, getattr(self, name), 1)
+        if self.write_limit_bytes < self.write_buffer_bytes:
+            raise InvalidOption(
+                f"write_limit_bytes {self.write_limit_bytes} is below write_buffer_bytes {self.write_buffer_bytes}: "
+                "send_nowait would fail before send waits. Raise the one or lower the other."
+            )
+        for name in ("idle_timeout", "send_timeout", "max_loop_lag"):
+            _check_seconds(name, getattr(self, name), positive=True)
+        for name in ("shutdown_timeout", "linger_timeout"):
+            _check_seconds(name, getattr(self, name), positive=False)
+        for name in ("when_full", "when_limited"):
+            if getattr(self, name) not in ("close", "backlog"):
+                raise InvalidOption(f'{name} is {getattr(self, name)!r}; it is "close" or "backlog".')
+        if self.refuse_with not in ("fin", "rst") and not isinstance(self.refuse_with, bytes):
+            raise InvalidOption(f'refuse_with is {self.refuse_with!r}; it is "fin", "rst" or bytes to send.')
+        if self.limiter is not None and self.max_conn_rate is not None:
+            raise InvalidOption("limiter and max_conn_rate are both given: give the one that is to decide.")
+        if not isinstance(self.tcp, TcpOptions):
+            raise InvalidOption(f"tcp is {self.tcp!r}; it takes a TcpOptions.")
+        self.connection_limiter()
+        self.source_limiter()
+        self.access_list()
+
+    def access_list(self) -> AccessList:
+        """A new list of the access rules, for a listener to own."""
+        try:
+            if isinstance(self.access_rules, AccessList):
+                return AccessList(self.access_rules.rules, self.access_rules.default)
+            return AccessList(self.access_rules)
+        except CidrError as error:
+            raise InvalidOption(f"access_rules: {error}") from error
+
+    def connection_limiter(self) -> Limiter | None:
+        """A new bucket for `max_conn_rate`, or the program's own limiter, or None."""
+        if self.limiter is not None:
+            return self.limiter
+        rate = _rate("max_conn_rate", self.max_conn_rate)
+        return None if rate is None else TokenBucket(rate)
+
+    def source_limiter(self) -> KeyedTokenBucket | None:
+        """New buckets for `max_conn_rate_per_source`, or None."""
+        rate = _rate("max_conn_rate_per_source", self.max_conn_rate_per_source)
+        return None if rate is None else KeyedTokenBucket(rate)
+
+
+def merge_options(options: ListenerOptions | None, changes: Mapping[str, Any]) -> ListenerOptions:
+    """Options with single ones changed; nested options may be given as mappings, which change theirs.
+
+    Raises:
+        InvalidOption: A name is unknown, or a value out of bounds.
+    """
+    options = options or ListenerOptions()
+    known = {field.name for field in fields(ListenerOptions)}
+    for name in changes:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f'Did you mean "{close[0]}"?' if close else f"Known: {', '.join(sorted(known))}."
+            raise InvalidOption(f'unknown option "{name}". {hint}')
+    nested = {
+        name: replace(getattr(options, name), **value)
+        for name, value in changes.items()
+        if name in ("tcp", "unix") and isinstance(value, Mapping)
+    }
+    return replace(options, **{**changes, **nested})
+
+
+def _rate(name: str, value: RateLike | None) -> Rate | None:
+    if value is None or value == "infinity":
+        return None
+    try:
+        return Rate.parse(value) if isinstance(value, str) else Rate.of(value)
+    except (TypeError, ValueError, RateLimitError) as error:
+        raise InvalidOption(f"{name}: {error}") from error
+
+
+def _check_count(name: str, value: object, least: int, most: int | None = None, *, optional: bool = False) -> None:
+    if value is None and optional:
+        return
+    if not isinstance(value, int) or isinstance(value, bool) or value < least or (most is not None and value > most):
+        allowed = f"{least} or more" if most is None else f"{least} to {most}"
+        raise InvalidOption(
+            f"{name} is {value!r}; it takes a whole number, {allowed}{', or None' if optional else ''}."
+        )
+
+
+def _check_seconds(name: str, value: object, *, positive: bool) -> None:
+    if value is None and name != "linger_timeout":
+        return
+    if (
+        not isinstance(value, int | float)
+        or isinstance(value, bool)
+        or not isfinite(value)
+        or value < 0
+        or (positive and value == 0)
+    ):
+        raise InvalidOption(f"{name} is {value!r}; it takes seconds, {'more than 0' if positive else '0 or more'}.")

@@ -1,0 +1,130 @@
+"""A registry of running listeners, and the task group they live in."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Self
+
+import anyio
+
+from esockd_core._address import parse_address
+from esockd_core._errors import AlreadyOpen, UnknownListener
+from esockd_core._listener import Listener
+from esockd_core._options import merge_options
+from esockd_core._stats import Counters
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from anyio.abc import TaskGroup, TaskStatus
+
+    from esockd_core._handler import Handler
+    from esockd_core._options import ListenerOptions
+
+logger = logging.getLogger("esockd_core")
+
+
+class Server:
+    """Opens, finds and closes listeners, each on its own: when one fails, it is logged and the others go on.
+
+    Use it as an asynchronous context manager; leaving the block closes every listener gracefully.
+    """
+
+    def __init__(self) -> None:
+        self._listeners: dict[tuple[str, str], Listener] = {}
+        self._counters: dict[str, Counters] = {}
+        self._task_group: TaskGroup | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task_group = await anyio.create_task_group().__aenter__()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        task_group, self._task_group = self._task_group, None
+        if task_group is None:
+            return None
+        if exc is None:
+            for listener in self.listeners():
+                task_group.start_soon(listener.close)
+        return await task_group.__aexit__(exc_type, exc, traceback)
+
+    async def open(
+        self, name: str, address: object, handler: Handler, options: ListenerOptions | None = None, **changes: Any
+    ) -> Listener:
+        """Open a listener and return it once it accepts.
+
+        Args:
+            name: Part of its key, with the address; counters belong to the name and survive its closing.
+            address: Where to listen; see `Listener`.
+            handler: A coroutine function, or a `CallbackHandler`.
+            options: What else it does; see `ListenerOptions`.
+            changes: Single options by name, on top of `options`; and `on_event`.
+
+        Raises:
+            AlreadyOpen: There is a listener of that name and address.
+            InvalidAddress: The address is none.
+            InvalidOption: An option is out of bounds, unknown or does not apply.
+            AddressInUse: Somebody else listens there.
+            CannotBind: The address cannot be opened.
+        """
+        if self._task_group is None:
+            raise RuntimeError("this server is not running: use `async with Server() as server:`")
+        key = (name, str(parse_address(address)))
+        if key in self._listeners:
+            raise AlreadyOpen(f"listener {name} on {key[1]} is open already: close it first, or give another name")
+        on_event = changes.pop("on_event", None)
+        counters = self._counters.setdefault(name, Counters())
+        listener = Listener(
+            name, address, handler, merge_options(options, changes), on_event=on_event, counters=counters
+        )
+        self._listeners[key] = listener
+        try:
+            await self._task_group.start(self._run, key, listener)
+        except BaseException:
+            self._listeners.pop(key, None)
+            raise
+        return listener
+
+    async def _run(self, key: tuple[str, str], listener: Listener, *, task_status: TaskStatus[Listener]) -> None:
+        try:
+            await listener.run(task_status=task_status)
+        except Exception:
+            if not listener.was_open:
+                raise  # `open` tells its caller
+            logger.exception("listener %s failed and is closed", listener.name)
+        finally:
+            self._listeners.pop(key, None)
+
+    def listeners(self) -> tuple[Listener, ...]:
+        """The open listeners, in the order of their opening."""
+        return tuple(self._listeners.values())
+
+    def listener(self, name: str, address: object = None) -> Listener:
+        """Find a listener by name, and by address where several have the name.
+
+        Raises:
+            UnknownListener: There is none, or more than one.
+        """
+        wanted = None if address is None else str(parse_address(address))
+        found = [
+            listener
+            for (its_name, its_address), listener in self._listeners.items()
+            if its_name == name and wanted in (None, its_address)
+        ]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            where = ", ".join(str(listener.address) for listener in found)
+            raise UnknownListener(f"{len(found)} listeners have the name {name}: give one of the addresses {where}")
+        names = ", ".join(sorted({its_name for its_name, _ in self._listeners})) or "none"
+        raise UnknownListener(f"no listener {name}{'' if wanted is None else ' on ' + wanted}; open: {names}")
+
+    async def close(self, name: str, address: object = None) -> None:
+        """Close a listener gracefully.
+
+        Raises:
+            UnknownListener: There is none, or more than one.
+        """
+        await self.listener(name, address).close()

@@ -1,0 +1,201 @@
+"""What connections and acceptors of one listener share: limits, counters, handler, and who is connected."""
+
+from __future__ import annotations
+
+import logging
+import time
+from itertools import count
+from typing import TYPE_CHECKING
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from esockd_core._connection import HANDLER_ERROR, IDLE_TIMEOUT, SEND_TIMEOUT
+from esockd_core._events import ConnectionEvent
+from esockd_core._handler import CallbackHandler
+from esockd_core._stats import Stats
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from esockd_core._admission import Admission
+    from esockd_core._connection import Carried, StreamConnection
+    from esockd_core._handler import CoroutineHandler, Handler
+    from esockd_core._options import ListenerOptions
+    from esockd_core._stats import Counters
+
+logger = logging.getLogger("esockd_core")
+
+SWEEP_CHUNK = 1_000  # connections looked at before the event loop gets its turn
+
+next_id = count(1).__next__
+
+
+async def _not_a_coroutine(_: StreamConnection) -> None:
+    raise AssertionError("a callback handler is not called")
+
+
+class Service:
+    """The shared state of a listener that its connections and acceptors work on."""
+
+    __slots__ = (
+        "_changed",
+        "admission",
+        "blocked",
+        "callbacks",
+        "caps_reads",
+        "closing",
+        "connections",
+        "counters",
+        "loop",
+        "name",
+        "on_event",
+        "options",
+        "serve",
+        "turn",
+    )
+
+    loop: asyncio.AbstractEventLoop
+    """The event loop, set by its carrier; trio has none."""
+    caps_reads: bool
+    """Whether the loop's transports have a `max_size` of a read, likewise."""
+
+    def __init__(
+        self,
+        name: str,
+        handler: Handler,
+        options: ListenerOptions,
+        admission: Admission,
+        on_event: Callable[[ConnectionEvent], None] | None,
+    ) -> None:
+        self.name = name
+        self.set_handler(handler)
+        self.options = options
+        self.admission = admission
+        self.counters: Counters = admission.counters
+        self.on_event = on_event
+        self.connections: dict[int, Carried] = {}
+        # A timer for each connection would cost more than the connection: `sweep` looks through these instead.
+        self.blocked: dict[Carried, tuple[int, float]] = {}  # bytes unsent when last seen to change, and when
+        self.closing: dict[Carried, tuple[int, float]] = {}  # likewise
+        self.turn = anyio.Lock()
+        self._changed: anyio.Event | None = None
+
+    def set_handler(self, handler: Handler) -> None:
+        """Serve the connections to come by this handler."""
+        self.callbacks = handler if isinstance(handler, CallbackHandler) else None
+        self.serve: CoroutineHandler = _not_a_coroutine if isinstance(handler, CallbackHandler) else handler
+
+    def started(self, connection: Carried) -> None:
+        """An admitted connection begins its life."""
+        connection.id = next_id()
+        connection.opened_at = time.time()
+        self.connections[connection.id] = connection
+        if self.on_event is not None:
+            self._tell(ConnectionEvent("connection_started", self.name, connection))
+
+    def stopped(self, connection: Carried, reason: str) -> None:
+        """Nothing is left of a connection: neither its socket nor its handler."""
+        if self.connections.pop(connection.id, None) is None:
+            return  # it was given up as stuck, and ended after all
+        self.admission.release(connection.socket_peername)
+        counters = self.counters
+        counters.bytes_in += connection.bytes_in
+        counters.bytes_out += connection.bytes_out
+        counters.count_end(reason)
+        if self._changed is not None:
+            self.announce_change()
+        if self.on_event is not None:
+            self._tell(ConnectionEvent("connection_stopped", self.name, connection, reason))
+
+    async def changed(self) -> None:
+        """Return when the next connection has ended, or somebody announces another change."""
+        if self._changed is None:
+            self._changed = anyio.Event()
+        await self._changed.wait()
+
+    def announce_change(self) -> None:
+        """Wake everybody in `changed`."""
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+    def handler_failed(self, connection: Carried, error: BaseException) -> str:
+        """Log what a handler raised, once, and name its reason."""
+        logger.error(
+            "listener %s: handler of connection %d from %s failed: %r",
+            self.name,
+            connection.id,
+            connection.peername,
+            error,
+            exc_info=error,
+        )
+        return HANDLER_ERROR
+
+    def snapshot(self) -> Stats:
+        """Every counter at this moment; bytes include those of open connections."""
+        counters = self.counters
+        open_now = self.connections.values()
+        return Stats(
+            accepted=counters.accepted,
+            closed_early=counters.closed_early,
+            closed_forbidden=counters.closed_forbidden,
+            closed_max_limit=counters.closed_max_limit,
+            closed_rate_limited=counters.closed_rate_limited,
+            closed_overloaded=counters.closed_overloaded,
+            closed_other_reasons=counters.closed_other_reasons,
+            closed_sys_limit=counters.closed_sys_limit,
+            current_connections=self.admission.open_count,
+            max_connections=self.admission.max_connections,
+            bytes_in=counters.bytes_in + sum(connection.bytes_in for connection in open_now),
+            bytes_out=counters.bytes_out + sum(connection.bytes_out for connection in open_now),
+            shutdown_counts=dict(counters.shutdown_counts),
+            loop_lag_s=self.admission.loop_lag_s,
+        )
+
+    def _tell(self, event: ConnectionEvent) -> None:
+        if self.on_event is not None:
+            try:
+                self.on_event(event)
+            except Exception:
+                logger.exception("listener %s: the on_event hook failed", self.name)
+
+    def sweep(self, now: float) -> None:
+        """Abort the sockets whose peer takes no bytes, or does not finish a close, for too long."""
+        send_timeout_s = self.options.send_timeout
+        for waiting in (self.blocked, self.closing):
+            for connection, (unsent, since) in list(waiting.items()):
+                left = connection.unsent_bytes()
+                if left != unsent:
+                    waiting[connection] = (left, now)
+                elif left and send_timeout_s is not None and now - since >= send_timeout_s:
+                    connection.abort(SEND_TIMEOUT)
+                elif not left and waiting is self.closing and now - since >= self.options.linger_timeout:
+                    connection.abort_socket()
+
+    async def sweep_idle(self, now: float, timeout_s: float) -> None:
+        """Abort connections that moved no byte for the idle timeout."""
+        for position, connection in enumerate(list(self.connections.values())):
+            moved = connection.bytes_in + connection.bytes_out
+            if moved != connection.moved_bytes:
+                connection.moved_bytes, connection.moved_at = moved, now
+            elif now - connection.moved_at >= timeout_s:
+                connection.abort(IDLE_TIMEOUT)
+            if position % SWEEP_CHUNK == SWEEP_CHUNK - 1:
+                await checkpoint()
+
+    @property
+    def leaves_in_backlog(self) -> bool:
+        """Whether clients wait in the kernel's queue for room or a token, instead of being refused."""
+        return "backlog" in (self.options.when_full, self.options.when_limited)
+
+    async def wait_for_turn(self) -> None:
+        """Return when the next client may be taken from the kernel's queue."""
+        while True:
+            if self.options.when_full == "backlog" and not self.admission.has_room():
+                await self.changed()
+            elif self.options.when_limited == "backlog" and (delay_s := self.admission.wait_time_s()) > 0:
+                await anyio.sleep(delay_s)
+            else:
+                return

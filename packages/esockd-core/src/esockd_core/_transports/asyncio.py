@@ -1,0 +1,482 @@
+"""Connections on asyncio and uvloop: an `asyncio.Protocol` that is the connection itself.
+
+One buffer slot, one waiter, no queue, no event: an idle connection is the transport, this object and, for a coroutine
+handler, its task. Handlers run in native tasks. Bytes leave the slot only when the receiving task runs, so a receive
+that is cancelled at any moment loses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import socket
+import struct
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, cast
+
+import anyio
+from anyio import BrokenResourceError, BusyResourceError, ClosedResourceError, EndOfStream
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+
+from esockd_core._connection import ABORTED, KILLED, NORMAL, RESET, SHUTDOWN, Carried, bad_max_bytes, name_of
+from esockd_core._transports.cancellation import is_in_cancel_scope
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from esockd_core._connection import State, StreamConnection
+    from esockd_core._handler import CallbackHandler
+    from esockd_core._options import PeerName
+    from esockd_core._service import Service
+
+READ_BYTES: Final = 65_536
+DEFAULT_WRITE_BUFFER_BYTES: Final = 65_536  # of asyncio and uvloop: setting it again would cost a call
+YIELD_EVERY: Final = 32  # operations that did not block, before the other connections get their turn
+RESET_AT_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER with timeout 0, socket(7)
+
+
+class AsyncioConnection(Carried, asyncio.Protocol):
+    """A connection served by a coroutine handler."""
+
+    __slots__ = (
+        "_chunk",
+        "_closing",
+        "_draining_event",
+        "_eof",
+        "_eof_sent",
+        "_error",
+        "_lost",
+        "_more",
+        "_reading_paused",
+        "_reason",
+        "_receiver",
+        "_senders",
+        "_service",
+        "_task",
+        "_transport",
+        "_unyielded",
+        "_write_paused",
+        "bytes_in",
+        "bytes_out",
+        "draining",
+        "id",
+        "moved_at",
+        "moved_bytes",
+        "opened_at",
+        "socket_peername",
+    )
+
+    _transport: asyncio.Transport
+    _task: asyncio.Task[object] | None
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._chunk: bytes | bytearray | memoryview | None = None
+        self._more: bytearray | None = None
+        self._receiver: asyncio.Future[None] | None = None
+        self._senders: list[asyncio.Future[None]] | None = None
+        self._draining_event: anyio.Event | None = None
+        self._error: Exception | None = None
+        self._reason: str | None = None
+        self._task = None
+        self._eof = False
+        self._eof_sent = False
+        self._closing = False
+        self._lost = False
+        self._reading_paused = False
+        self._write_paused = False
+        self._unyielded = 0
+        self.id = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.moved_bytes = 0
+        self.moved_at = 0.0
+        self.draining = False
+
+    # From the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        service = self._service
+        self._transport = cast("asyncio.Transport", transport)
+        self.socket_peername = peername = name_of(transport.get_extra_info("peername"))
+        if not service.admission.admits(peername):
+            self._refuse(service.options.refuse_with)
+            return
+        if service.caps_reads:
+            transport.max_size = READ_BYTES  # type: ignore[attr-defined] # asyncio's own 256 KiB cost an mmap(2) each
+        if service.options.write_buffer_bytes != DEFAULT_WRITE_BUFFER_BYTES:
+            self._transport.set_write_buffer_limits(service.options.write_buffer_bytes)
+        service.started(self)
+        self._start()
+
+    def _start(self) -> None:
+        service = self._service
+        self._task = task = service.loop.create_task(service.serve(self), name=service.name)
+        task.add_done_callback(self._handler_done)
+
+    def _refuse(self, how: str | bytes) -> None:
+        self._closing = True
+        if isinstance(how, bytes):
+            self._transport.write(how)
+            self._begin_close()
+            return
+        if how == "rst":
+            with suppress(OSError):  # the peer may be gone already
+                self._raw_socket().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
+        self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        self.bytes_in += len(data)
+        if self._closing:
+            return  # read only so that the kernel does not answer it with a reset
+        if self._chunk is None:
+            self._chunk = data
+            receiver = self._receiver
+            if receiver is not None:
+                if not receiver.done():
+                    receiver.set_result(None)
+                return
+            buffered = len(data)
+        else:
+            if self._more is None:
+                self._more = bytearray(data)
+            else:
+                self._more += data
+            buffered = len(self._chunk) + len(self._more)
+        if buffered >= self._service.options.read_buffer_bytes:
+            self.pause_reading()
+
+    def eof_received(self) -> bool:
+        self._eof = True
+        if self._closing:
+            return False
+        self._wake_receiver()
+        return True
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+        self._service.blocked[self] = (self.unsent_bytes(), self._service.loop.time())
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        self._service.blocked.pop(self, None)
+        self._wake_senders()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = self._closing = True
+        self._error = self._error or exc
+        service = self._service
+        if self._write_paused:
+            self._write_paused = False
+            service.blocked.pop(self, None)
+            self._wake_senders()
+        if service.closing:
+            service.closing.pop(self, None)
+        if self._receiver is not None:
+            self._wake_receiver()
+        if self._task is None and self.id:
+            service.stopped(self, self._reason or NORMAL)
+
+    def _handler_done(self, task: asyncio.Task[object]) -> None:
+        self._task = None
+        reason = NORMAL
+        if task.cancelled():
+            reason = SHUTDOWN if self.draining else KILLED
+        elif (error := task.exception()) is not None:
+            reason = self._reason_for(error)
+        if self._lost:
+            self._service.stopped(self, self._reason or reason)
+        else:
+            self.close_nowait(reason)
+
+    def _reason_for(self, error: BaseException) -> str:
+        # A handler need not catch that its peer went away: that is no error of the handler.
+        if self._error is not None and isinstance(error, BrokenResourceError | ClosedResourceError):
+            return RESET
+        return self._service.handler_failed(self, error)
+
+    # Receiving
+
+    async def __anext__(self) -> bytes:
+        if self._chunk is not None:
+            await self._checkpoint()
+        while self._chunk is None:
+            if self._eof and not self._closing:
+                raise StopAsyncIteration
+            self._receiver = receiver = self._new_receiver()
+            try:
+                await receiver
+            finally:
+                self._receiver = None
+            self._unyielded = 0
+        return self._take_all()
+
+    async def receive(self, max_bytes: int = 65_536) -> bytes:
+        if max_bytes < 1:
+            raise bad_max_bytes(max_bytes)
+        if self._chunk is not None:
+            await self._checkpoint()
+        while self._chunk is None:
+            if self._eof and not self._closing:
+                raise EndOfStream
+            self._receiver = receiver = self._new_receiver()
+            try:
+                await receiver
+            finally:
+                self._receiver = None
+            self._unyielded = 0
+        if self._more is None and len(self._chunk) <= max_bytes:
+            return self._take_all()
+        return self._take(max_bytes)
+
+    def _new_receiver(self) -> asyncio.Future[None]:
+        if self._receiver is not None:
+            raise BusyResourceError("receiving from")
+        if self._closing:
+            raise self._closed_error()
+        return self._service.loop.create_future()
+
+    def _take_all(self) -> bytes:
+        chunk, more = self._chunk, self._more
+        self._chunk = self._more = None
+        if self._reading_paused:
+            self.resume_reading()
+        if more is not None:
+            return b"".join((cast("bytes", chunk), more))
+        return chunk if isinstance(chunk, bytes) else bytes(cast("memoryview", chunk))
+
+    def _take(self, max_bytes: int) -> bytes:
+        chunk = cast("bytes", self._chunk)
+        if len(chunk) > max_bytes:  # what stays is not copied, or a reader of single bytes would copy it each time
+            view = memoryview(chunk)
+            taken, self._chunk = bytes(view[:max_bytes]), view[max_bytes:]
+        else:
+            taken, self._chunk, self._more = bytes(chunk), self._more, None
+        if self._reading_paused and self._buffered_bytes() < self._service.options.read_buffer_bytes:
+            self.resume_reading()
+        return taken
+
+    def _buffered_bytes(self) -> int:
+        return sum(len(part) for part in (self._chunk, self._more) if part is not None)
+
+    def _wake_receiver(self) -> None:
+        if self._receiver is not None and not self._receiver.done():
+            self._receiver.set_result(None)
+
+    def pause_reading(self) -> None:
+        if not self._reading_paused and not self._lost:
+            self._reading_paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._reading_paused and not self._lost:
+            self._reading_paused = False
+            self._transport.resume_reading()
+
+    # Sending
+
+    async def send(self, item: bytes) -> None:
+        if self._closing or self._eof_sent:
+            raise self._closed_error()
+        if self._unyielded >= YIELD_EVERY or is_in_cancel_scope():
+            await self._checkpoint()
+        self._unyielded += 1
+        self.bytes_out += len(item)
+        self._transport.write(item)
+        if self._write_paused:
+            await self._wait_writable()
+
+    def send_nowait(self, data: bytes) -> None:
+        if self._closing or self._eof_sent:
+            raise self._closed_error()
+        if self._write_paused and self.unsent_bytes() + len(data) > self._service.options.write_limit_bytes:
+            raise anyio.WouldBlock
+        self.bytes_out += len(data)
+        self._transport.write(data)
+
+    async def send_eof(self) -> None:
+        if self._closing:
+            raise self._closed_error()
+        if not self._eof_sent:
+            self._eof_sent = True
+            self._transport.write_eof()
+        await checkpoint()
+
+    async def _wait_writable(self) -> None:
+        while self._write_paused:
+            sender = self._service.loop.create_future()
+            if self._senders is None:
+                self._senders = []
+            self._senders.append(sender)
+            await sender
+        if self._lost:
+            raise self._closed_error()
+
+    def _wake_senders(self) -> None:
+        senders, self._senders = self._senders, None
+        for sender in senders or ():
+            if not sender.done():
+                sender.set_result(None)
+
+    async def _checkpoint(self) -> None:
+        # An operation that does not block must still notice cancellation, and give way now and then.
+        if self._unyielded < YIELD_EVERY:
+            self._unyielded += 1
+            if is_in_cancel_scope():
+                await checkpoint_if_cancelled()
+        else:
+            self._unyielded = 0
+            await checkpoint()
+            if self._lost:
+                raise self._closed_error()
+
+    # Ending
+
+    @property
+    def state(self) -> State:
+        return "closed" if self._lost else "closing" if self._closing else "open"
+
+    def _closed_error(self) -> Exception:
+        if self._error is not None:
+            error = BrokenResourceError(str(self._error))
+            error.__cause__ = self._error
+            return error
+        return ClosedResourceError()
+
+    def close_nowait(self, reason: str = NORMAL) -> None:
+        if not self._closing:
+            self._reason = self._reason or reason
+            self._closing = True
+            self._chunk = self._more = None
+            self._wake_receiver()
+            self._begin_close()
+
+    def _begin_close(self) -> None:
+        # Closing a socket that holds unread input makes the kernel reset the connection, and what was sent last may be
+        # lost with it. So: flush, finish sending, read on until the peer finishes too, then close; `sweep` bounds it.
+        transport = self._transport
+        unsent = transport.get_write_buffer_size()
+        if self._eof and not self._reading_paused:
+            transport.close()
+            if not unsent:
+                return
+        else:
+            if not self._eof_sent:
+                self._eof_sent = True
+                transport.write_eof()
+            self.resume_reading()
+        if not self._lost:
+            self._service.closing[self] = (unsent, self._service.loop.time())
+
+    async def aclose(self) -> None:
+        self.close_nowait()
+        await checkpoint()
+
+    def abort(self, reason: str = ABORTED) -> None:
+        self._reason = self._reason or reason
+        if reason != ABORTED and self._error is None:
+            self._error = ConnectionAbortedError(f"aborted by the listener: {reason}")
+        self.abort_socket()
+
+    def abort_socket(self) -> None:
+        if not self._lost:
+            self._closing = True
+            self._transport.abort()
+
+    def cancel_handler(self, reason: str) -> None:
+        if self._task is not None:
+            self._reason = self._reason or reason
+            self._task.cancel()
+
+    def request_draining(self) -> None:
+        if not self.draining:
+            self.draining = True
+            if self._draining_event is not None:
+                self._draining_event.set()
+
+    async def wait_draining(self) -> None:
+        if self._draining_event is None:
+            self._draining_event = anyio.Event()
+            if self.draining:
+                self._draining_event.set()
+        await self._draining_event.wait()
+
+    # Looking at it
+
+    @property
+    def sockname(self) -> PeerName:  # type: ignore[override]
+        return name_of(self._transport.get_extra_info("sockname"))
+
+    def unsent_bytes(self) -> int:
+        return self._transport.get_write_buffer_size()
+
+    def handler_stack(self) -> str:
+        text = io.StringIO()
+        if self._task is not None:
+            self._task.print_stack(file=text)
+        return text.getvalue()
+
+    def _raw_socket(self) -> socket.socket:
+        return cast("socket.socket", self._transport.get_extra_info("socket"))
+
+
+class AsyncioCallbackConnection(AsyncioConnection):
+    """A connection served by the callbacks of one shared object: no task, no waiter."""
+
+    __slots__ = ("_callbacks", "_on_data")
+
+    def __init__(self, service: Service, callbacks: CallbackHandler) -> None:
+        super().__init__(service)
+        self._callbacks = callbacks
+        self._on_data = callbacks.data_received
+
+    def _start(self) -> None:
+        self._call(self._callbacks.connection_made)
+
+    def _call(self, callback: Callable[[StreamConnection], None]) -> None:
+        try:
+            callback(self)
+        except Exception as error:  # noqa: BLE001 - whatever a callback raises ends its own connection only
+            self.close_nowait(self._reason_for(error))
+
+    def data_received(self, data: bytes) -> None:
+        self.bytes_in += len(data)
+        if self._closing:
+            return
+        try:
+            self._on_data(self, data)
+        except Exception as error:  # noqa: BLE001
+            self.close_nowait(self._reason_for(error))
+
+    def eof_received(self) -> bool:
+        self._eof = True
+        if not self._closing:
+            self._call(self._callbacks.eof_received)
+        return not self._closing
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if not self._closing:
+            self._call(self._callbacks.pause_writing)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self._closing:
+            self._call(self._callbacks.resume_writing)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.id:
+            error = self._error or exc
+            self._call(lambda connection: self._callbacks.connection_lost(connection, error))
+        super().connection_lost(exc)
+
+    def request_draining(self) -> None:
+        if not self.draining:
+            super().request_draining()
+            self._call(self._callbacks.drain_requested)
+
+    def cancel_handler(self, reason: str) -> None:
+        self.close_nowait(reason)
+
+    async def receive(self, max_bytes: int = 65_536) -> bytes:  # noqa: ARG002
+        raise RuntimeError("a callback handler gets its bytes by data_received; receive() is for coroutine handlers")

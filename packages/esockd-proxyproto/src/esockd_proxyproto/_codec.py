@@ -1,0 +1,91 @@
+"""Reading either version, from a buffer or from a datagram."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from ._errors import IncompleteHeader, InvalidHeader
+from ._options import DEFAULT_LIMIT_BYTES, Options, Tolerance, check_max_length
+from ._v1 import decode_v1
+from ._v2 import FIXED, decode_v2
+
+if TYPE_CHECKING:
+    from ._header import ProxyHeader
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+_DEFAULTS: Final = Options(DEFAULT_LIMIT_BYTES, verify_checksum=True, tolerate=Tolerance.NONE)
+
+
+def decode(
+    data: Buffer,
+    *,
+    max_length: int = DEFAULT_LIMIT_BYTES,
+    verify_checksum: bool = True,
+    tolerate: Tolerance = Tolerance.NONE,
+) -> tuple[ProxyHeader, int]:
+    r"""Read the PROXY protocol header that data starts with, of version 1 or 2.
+
+    Exactly one of three things happens: a header comes back, more bytes are needed, or no bytes could help. Bytes
+    behind the header are never looked at.
+
+    Args:
+        data: What has been received so far, from the first byte on.
+        max_length: Most bytes behind version 2's fixed part of 16: 216 to 65,535.
+        verify_checksum: Whether a CRC32C that is present has to be right (PP 2.2.3).
+        tolerate: Named mistakes of senders to put up with; none by default.
+
+    Returns:
+        The header, and the number of bytes it took.
+
+    Raises:
+        IncompleteHeader: The bytes are a strict prefix of something that could still become valid.
+        InvalidHeader: The bytes prove that they cannot. `NotProxyHeader` when not even the signature is there.
+        ValueError: ``max_length`` is out of range.
+
+    Source: HAProxy's PROXY protocol specification of 2026/04/27, sections 2.1 and 2.2.
+
+    >>> header, consumed = decode(b"PROXY TCP4 192.0.2.1 198.51.100.7 56324 443\r\nGET /")
+    >>> header.source, consumed
+    (Endpoint(host='192.0.2.1', port=56324), 45)
+    """
+    if max_length == DEFAULT_LIMIT_BYTES and verify_checksum and tolerate is Tolerance.NONE:
+        options = _DEFAULTS
+    else:
+        check_max_length(max_length)
+        options = Options(max_length, verify_checksum, tolerate)
+    if type(data) is not bytes:
+        data = memoryview(data).cast("B")[: FIXED.size + max_length].tobytes()
+    if data[:1] == b"\r":
+        return decode_v2(data, options)
+    return decode_v1(data, options.tolerate)
+
+
+def decode_datagram(
+    data: Buffer,
+    *,
+    max_length: int = DEFAULT_LIMIT_BYTES,
+    verify_checksum: bool = True,
+    tolerate: Tolerance = Tolerance.NONE,
+) -> tuple[ProxyHeader, bytes]:
+    """Read the header in front of a datagram's payload. Each datagram carries its own (PP 2).
+
+    Args:
+        data: One whole datagram.
+        max_length: As for `decode`.
+        verify_checksum: As for `decode`.
+        tolerate: As for `decode`.
+
+    Returns:
+        The header and the payload, which may be empty.
+
+    Raises:
+        InvalidHeader: There is no whole, valid header in this datagram: nothing can follow that would complete it.
+        ValueError: ``max_length`` is out of range.
+    """
+    try:
+        header, consumed = decode(data, max_length=max_length, verify_checksum=verify_checksum, tolerate=tolerate)
+    except IncompleteHeader as error:
+        reason = f"the datagram ends at least {error.missing} bytes before its header does"
+        raise InvalidHeader(reason, len(memoryview(data).cast("B")), "PP 2") from None
+    return header, bytes(data[consumed:])

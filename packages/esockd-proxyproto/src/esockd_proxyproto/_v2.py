@@ -1,0 +1,216 @@
+"""Version 2, the binary header (PP 2.2): reading."""
+
+from __future__ import annotations
+
+import struct
+from socket import AF_INET, AF_INET6, inet_ntop
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from ._crc32c import crc32c
+from ._errors import IncompleteHeader, InvalidHeader, NotProxyHeader
+from ._header import UNIX_PATH_BYTES, Command, Endpoint, Family, ProxyHeader, Transport, UnixEndpoint, new_record
+from ._options import Tolerance
+from ._tlv import CRC32C_BYTES, TLV_HEADER, UNIQUE_ID_LIMIT_BYTES, Tlv, TlvType, TlvWalk, split
+
+if TYPE_CHECKING:
+    from ._options import Options
+
+SIGNATURE: Final = b"\r\n\r\n\0\r\nQUIT\n"
+FIXED: Final = struct.Struct("!12sHH")
+
+_INET: Final = struct.Struct("!4s4sHH")
+_INET6: Final = struct.Struct("!16s16sHH")
+_UNIX: Final = struct.Struct(f"!{UNIX_PATH_BYTES}s{UNIX_PATH_BYTES}s")
+ADDRESS_BYTES: Final[dict[int, int]] = {
+    Family.UNSPEC: 0,
+    Family.INET: _INET.size,
+    Family.INET6: _INET6.size,
+    Family.UNIX: _UNIX.size,
+}
+
+
+def _unpadded(block: bytes) -> bytes:
+    """A path ends at its first zero; a name in the abstract namespace starts with one and loses only trailing ones."""
+    return block.rstrip(b"\0") if block[0] == 0 else block.partition(b"\0")[0]
+
+
+# The six combinations of PROXY with addresses, by the 13th and 14th byte: family, transport, offset behind the
+# addresses, and how to read them.
+_KINDS: Final = {
+    0x2100 | family << 4 | transport: (family, transport, FIXED.size + block.size, block.unpack_from, socket_family)
+    for family, block, socket_family in (
+        (Family.INET, _INET, AF_INET),
+        (Family.INET6, _INET6, AF_INET6),
+        (Family.UNIX, _UNIX, None),
+    )
+    for transport in (Transport.STREAM, Transport.DGRAM)
+}
+_PROXY: Final = Command.PROXY
+_CRC32C: Final = int(TlvType.CRC32C)
+_SPECIAL_TYPES: Final = frozenset({_CRC32C, int(TlvType.UNIQUE_ID)})
+
+
+def decode_v2(data: bytes, options: Options) -> tuple[ProxyHeader, int]:
+    """Read the header that data starts with.
+
+    The straight way for a whole, sound header with addresses; `read_fixed` and `TlvWalk` explain the rest.
+
+    Raises:
+        IncompleteHeader: A valid header may still come of it.
+        InvalidHeader: None can.
+    """
+    available = len(data)
+    if available < FIXED.size:
+        raise IncompleteHeader(read_fixed(data, options).total - available)
+    signature, kind_bytes, length = FIXED.unpack_from(data)
+    kind = _KINDS.get(kind_bytes)
+    if signature != SIGNATURE or kind is None or length > options.max_length:
+        return _decode_without_addresses(data, options)
+    family, transport, at, unpack_addresses, socket_family = kind
+    total = FIXED.size + length
+    if available < total or total < at:
+        fixed = read_fixed(data, options)
+        fixed.walk(options).advance(data, available)
+        raise IncompleteHeader(fixed.total - available)
+
+    tlvs: list[Tlv] = []
+    unpack_tlv = TLV_HEADER.unpack_from
+    checksum_at = 0
+    sound = True
+    while at < total - 2:
+        type_, size = unpack_tlv(data, at)
+        at += 3
+        if type_ in _SPECIAL_TYPES:
+            if type_ == _CRC32C:
+                sound = sound and size == CRC32C_BYTES and not checksum_at
+                checksum_at = at
+            else:
+                sound = sound and size <= UNIQUE_ID_LIMIT_BYTES
+        tlvs.append(new_record(Tlv, (type_, data[at : at + size])))
+        at += size
+    if at != total or not sound:
+        read_fixed(data, options).walk(options).advance(data, total)
+    if checksum_at and options.verify_checksum:
+        verify(data[:total], checksum_at)
+    source: Endpoint | UnixEndpoint
+    destination: Endpoint | UnixEndpoint
+    if socket_family:
+        source_host, destination_host, source_port, destination_port = unpack_addresses(data, FIXED.size)
+        source = new_record(Endpoint, (inet_ntop(socket_family, source_host), source_port))
+        destination = new_record(Endpoint, (inet_ntop(socket_family, destination_host), destination_port))
+    else:
+        source_path, destination_path = unpack_addresses(data, FIXED.size)
+        source, destination = UnixEndpoint(_unpadded(source_path)), UnixEndpoint(_unpadded(destination_path))
+    return new_record(ProxyHeader, (2, _PROXY, family, transport, source, destination, tuple(tlvs))), total
+
+
+class Fixed(NamedTuple):
+    """What is certain of the fixed part, whole or not.
+
+    Attributes:
+        command: As sent.
+        family: As sent; UNSPEC for LOCAL, whose family is ignored.
+        transport: As sent; UNSPEC for LOCAL.
+        has_addresses: Whether addresses follow; if not, the block is nobody's business.
+        start: Offset where TLVs begin.
+        total: Length of the whole header in bytes; the least it can have while the fixed part is not whole.
+    """
+
+    command: Command = Command.PROXY
+    family: Family = Family.UNSPEC
+    transport: Transport = Transport.UNSPEC
+    has_addresses: bool = False
+    start: int = FIXED.size
+    total: int = FIXED.size
+
+    def walk(self, options: Options) -> TlvWalk:
+        """A walk over the TLVs, if they have to be sound."""
+        return TlvWalk(
+            self.start if self.has_addresses else self.total,
+            self.total,
+            long_unique_id=Tolerance.LONG_UNIQUE_ID in options.tolerate,
+            remainder=Tolerance.TLV_REMAINDER in options.tolerate,
+        )
+
+
+def read_fixed(data: bytes | bytearray, options: Options) -> Fixed:
+    """Read as much of the fixed part as there is.
+
+    Raises:
+        InvalidHeader: It is wrong, whatever may follow.
+    """
+    available = len(data)
+    if not data.startswith(SIGNATURE[:available]):
+        offset = next(i for i, expected in enumerate(SIGNATURE) if data[i] != expected)
+        raise NotProxyHeader("the bytes start with neither 'PROXY ' nor the signature of version 2", offset, "PP 2.2")
+    if available < 13:
+        return Fixed()
+    version, command = data[12] >> 4, data[12] & 15
+    if version != 2:
+        raise InvalidHeader(f"version {version} behind the signature of version 2", 12, "PP 2.2")
+    if command > Command.PROXY:
+        raise InvalidHeader(f"command {command}; only 0 (LOCAL) and 1 (PROXY) are assigned", 12, "PP 2.2")
+    if available < 14:
+        return Fixed(Command(command))
+    fixed = _read_kind(Command(command), data[13])
+    if available < 15:
+        return fixed
+    length = data[14] << 8 | (data[15] if available > 15 else 0)
+    if length > options.max_length:
+        raise InvalidHeader(f"{length} bytes announced; the limit is {options.max_length}", 14, "PP 2.2")
+    total = FIXED.size + length
+    if fixed.has_addresses and total < fixed.start and available > 15:
+        raise InvalidHeader(
+            f"{length} bytes announced; addresses of family {fixed.family.name} take {fixed.start - FIXED.size}",
+            14,
+            "PP 2.2",
+        )
+    return fixed._replace(total=max(total, fixed.total))
+
+
+def _read_kind(command: Command, family_transport: int) -> Fixed:
+    family, transport = family_transport >> 4, family_transport & 15
+    if command is Command.LOCAL:
+        address_bytes = ADDRESS_BYTES.get(family, 0)
+        return Fixed(command, start=FIXED.size + address_bytes)
+    if family > Family.UNIX:
+        raise InvalidHeader(f"address family {family}; 0 to 3 are specified", 13, "PP 2.2")
+    if transport > Transport.DGRAM:
+        raise InvalidHeader(f"transport protocol {transport}; 0 to 2 are specified", 13, "PP 2.2")
+    start = FIXED.size + ADDRESS_BYTES[family]
+    has_addresses = bool(family and transport)
+    total = start if has_addresses else FIXED.size
+    return Fixed(command, Family(family), Transport(transport), has_addresses, start, total)
+
+
+def _decode_without_addresses(data: bytes, options: Options) -> tuple[ProxyHeader, int]:
+    """Read LOCAL and what is unspecified: the block is skipped, but TLVs in it are kept when they are sound."""
+    command, family, transport, _, start, total = read_fixed(data, options)
+    if len(data) < total:
+        raise IncompleteHeader(total - len(data))
+    header = data[:total]
+    for at in (start, FIXED.size):
+        tlvs = split(header, at)
+        checksums = [i for i, tlv in enumerate(tlvs or ()) if tlv.type == TlvType.CRC32C]
+        if tlvs is None or len(checksums) > 1 or any(len(tlvs[i].value) != CRC32C_BYTES for i in checksums):
+            continue
+        if checksums and options.verify_checksum:
+            before = sum(TLV_HEADER.size + len(tlv.value) for tlv in tlvs[: checksums[0]])
+            verify(header, at + before + TLV_HEADER.size)
+        break
+    else:
+        tlvs = ()
+    return ProxyHeader(2, command, family, transport, None, None, tlvs), total
+
+
+def verify(header: bytes, checksum_at: int) -> None:
+    """Compare the checksum of a whole header with what it claims (PP 2.2.3).
+
+    Raises:
+        InvalidHeader: They differ.
+    """
+    behind = checksum_at + CRC32C_BYTES
+    claimed = int.from_bytes(header[checksum_at:behind], "big")
+    actual = crc32c(header[:checksum_at] + bytes(CRC32C_BYTES) + header[behind:])
+    if claimed != actual:
+        raise InvalidHeader(f"the CRC32C says {claimed:#010x}, the bytes have {actual:#010x}", checksum_at, "PP 2.2.3")

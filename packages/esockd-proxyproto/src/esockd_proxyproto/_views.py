@@ -1,0 +1,155 @@
+"""Typed views of raw values. They are looked up on demand, so a header costs nothing for the values nobody asks for."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from ._errors import InvalidTlv
+from ._tlv import SslSubtype, Tlv, TlvType, split
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_SSL_FIXED: Final = struct.Struct("!BI")
+_AWS_VPCE_ID: Final = b"\x01"
+_AZURE_LINK_ID: Final = b"\x01"
+
+
+@dataclass(frozen=True, slots=True)
+class SslInfo:
+    """The client's TLS connection, as the proxy saw it (PP 2.2.6).
+
+    Attributes:
+        client: Bit field: 1 for a TLS connection, 2 for a certificate on this connection, 4 for one in this session.
+        verify: 0 when the client presented a certificate and it was verified, an error number otherwise.
+        tlvs: The sub-TLVs, in order and raw.
+    """
+
+    client: int
+    verify: int
+    tlvs: tuple[Tlv, ...] = ()
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether the client connected over TLS."""
+        return bool(self.client & 1)
+
+    @property
+    def has_certificate(self) -> bool:
+        """Whether the client presented a certificate on this connection or earlier in its TLS session."""
+        return bool(self.client & 6)
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether the client presented a certificate and the proxy verified it. ``verify`` alone does not say so."""
+        return self.has_certificate and self.verify == 0
+
+    @property
+    def version(self) -> str | None:
+        """Such as ``TLSv1.3``."""
+        return text(self.tlvs, SslSubtype.VERSION, "ascii")
+
+    @property
+    def common_name(self) -> str | None:
+        """Common Name of the client certificate's subject."""
+        return text(self.tlvs, SslSubtype.COMMON_NAME, "utf-8")
+
+    @property
+    def cipher(self) -> str | None:
+        """Such as ``ECDHE-RSA-AES128-GCM-SHA256``."""
+        return text(self.tlvs, SslSubtype.CIPHER, "ascii")
+
+    @property
+    def signature_algorithm(self) -> str | None:
+        """What the proxy's certificate is signed with, such as ``RSA-SHA256``."""
+        return text(self.tlvs, SslSubtype.SIGNATURE_ALGORITHM, "ascii")
+
+    @property
+    def key_algorithm(self) -> str | None:
+        """The key of the proxy's certificate, such as ``RSA2048``."""
+        return text(self.tlvs, SslSubtype.KEY_ALGORITHM, "ascii")
+
+    @property
+    def group(self) -> str | None:
+        """The key exchange, such as ``secp256r1``."""
+        return text(self.tlvs, SslSubtype.GROUP, "ascii")
+
+    @property
+    def signature_scheme(self) -> str | None:
+        """What the proxy signed the handshake with, such as ``rsa_pss_rsae_sha256``."""
+        return text(self.tlvs, SslSubtype.SIGNATURE_SCHEME, "ascii")
+
+    @property
+    def client_certificate(self) -> bytes | None:
+        """The client's X.509 certificate in DER."""
+        return find(self.tlvs, SslSubtype.CLIENT_CERTIFICATE)
+
+    def to_tlv(self) -> Tlv:
+        """The raw form, for a header to send."""
+        sub_tlvs = b"".join(struct.pack("!BH", tlv.type, len(tlv.value)) + tlv.value for tlv in self.tlvs)
+        return Tlv(TlvType.SSL, _SSL_FIXED.pack(self.client, self.verify) + sub_tlvs)
+
+
+def find(tlvs: Iterable[Tlv], wanted: int) -> bytes | None:
+    """The value of the first TLV of a type."""
+    for type_, value in tlvs:
+        if type_ == wanted:
+            return value
+    return None
+
+
+def text(tlvs: Iterable[Tlv], wanted: int, encoding: str) -> str | None:
+    """The same, decoded."""
+    value = find(tlvs, wanted)
+    return None if value is None else _decoded(value, wanted, encoding)
+
+
+def integer(tlvs: Iterable[Tlv], wanted: int, *, size_bytes: int = 4) -> int | None:
+    """The same, as a number in network byte order."""
+    value = find(tlvs, wanted)
+    if value is None:
+        return None
+    if len(value) != size_bytes:
+        raise InvalidTlv(f"TLV 0x{wanted:02x} has {len(value)} bytes where a number of {size_bytes} belongs")
+    return int.from_bytes(value, "big")
+
+
+def ssl(tlvs: Iterable[Tlv]) -> SslInfo | None:
+    """The value of type SSL, one level deep: no sub-TLV holds another."""
+    value = find(tlvs, TlvType.SSL)
+    if value is None:
+        return None
+    if len(value) < _SSL_FIXED.size:
+        raise InvalidTlv(f"TLV 0x20 has {len(value)} bytes; its fixed part alone takes 5 (PP 2.2.6)")
+    client, verify = _SSL_FIXED.unpack_from(value)
+    sub_tlvs = split(value, _SSL_FIXED.size)
+    if sub_tlvs is None:
+        raise InvalidTlv("the sub-TLVs of TLV 0x20 do not end where it ends (PP 2.2.6)")
+    return SslInfo(client, verify, sub_tlvs)
+
+
+def aws_vpce_id(tlvs: Iterable[Tlv]) -> str | None:
+    """The id behind AWS' sub-type byte 1."""
+    for type_, value in tlvs:
+        if type_ == TlvType.AWS and value[:1] == _AWS_VPCE_ID:
+            return _decoded(value[1:], TlvType.AWS, "ascii")
+    return None
+
+
+def azure_link_id(tlvs: Iterable[Tlv]) -> int | None:
+    """The number behind Azure's sub-type byte 1: the one little-endian number of the protocol."""
+    for type_, value in tlvs:
+        if type_ == TlvType.AZURE and value[:1] == _AZURE_LINK_ID:
+            if len(value) != 5:
+                raise InvalidTlv(f"Azure's LINKID has {len(value) - 1} bytes where a number of 4 belongs")
+            return int.from_bytes(value[1:], "little")
+    return None
+
+
+def _decoded(value: bytes, type_: int, encoding: str) -> str:
+    try:
+        return value.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise InvalidTlv(f"TLV 0x{type_:02x} is not {encoding} text: {value[:64]!r}") from error

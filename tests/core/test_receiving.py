@@ -1,0 +1,179 @@
+"""What a handler receives: every byte once and in order, however it asks, waits, or is cancelled."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import TypeAlias
+
+import anyio
+import anyio.lowlevel
+import pytest
+from anyio.abc import SocketStream
+
+from esockd_core import Listener, StreamConnection
+
+pytestmark = pytest.mark.anyio
+
+Serve: TypeAlias = Callable[..., AbstractAsyncContextManager[tuple[Listener, SocketStream]]]
+
+ASYNCIO_ONLY = pytest.mark.parametrize(
+    "anyio_backend",
+    [("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})],
+    ids=["asyncio", "uvloop"],
+)
+
+
+async def receive_all(stream: SocketStream) -> bytes:
+    """Everything up to the end."""
+    return b"".join([data async for data in stream])
+
+
+def numbered(size: int) -> bytes:
+    """Bytes that tell their place: a lost, doubled or swapped one shows."""
+    return b"".join(number.to_bytes(4, "big") for number in range(size // 4))
+
+
+async def test_a_sender_of_single_bytes_is_read_in_order(serve: Serve) -> None:
+    received = bytearray()
+
+    async def collect(connection: StreamConnection) -> None:
+        async for data in connection:
+            received.extend(data)
+
+    async with serve(collect) as (_, client):
+        for byte in b"one byte at a time":
+            await client.send(bytes([byte]))
+            await anyio.lowlevel.checkpoint()
+    assert bytes(received) == b"one byte at a time"
+
+
+async def test_receive_never_returns_more_than_max_bytes_nor_nothing(serve: Serve) -> None:
+    sent = numbered(1_000_000)
+    sizes = random.Random(1)
+
+    async def answer(connection: StreamConnection) -> None:
+        received = bytearray()
+        with suppress(anyio.EndOfStream):
+            while True:
+                size = sizes.choice((1, 7, 1_000, 65_536, 1_000_000))
+                data = await connection.receive(size)
+                assert 0 < len(data) <= size
+                received += data
+        await connection.send(b"same" if received == sent else b"different")
+
+    async with serve(answer) as (_, client):
+        await client.send(sent)
+        await client.send_eof()
+        assert await receive_all(client) == b"same"
+
+
+async def test_receiving_single_bytes_from_a_full_buffer_is_not_quadratic_and_not_unbounded(serve: Serve) -> None:
+    """A read of one byte must neither copy the rest nor let the peer push a whole new buffer."""
+    held_most = 0
+    pushed = 0
+
+    async def sip(connection: StreamConnection) -> None:
+        nonlocal held_most
+        for taken in range(1, 20_001):
+            await connection.receive(1)
+            held_most = max(held_most, connection.bytes_in - taken)
+        connection.abort()
+
+    async with serve(sip, read_buffer_bytes=65_536) as (_, client):
+        with suppress(anyio.BrokenResourceError):
+            while True:
+                await client.send(bytes(65_536))
+                pushed += 65_536
+    assert held_most <= 65_536 + 262_144  # the mark, and one read of the loop (uvloop's is the largest)
+    assert pushed > 0
+
+
+@pytest.mark.parametrize("max_bytes", [0, -1])
+async def test_receive_of_less_than_one_byte_is_an_error_and_takes_nothing(serve: Serve, max_bytes: int) -> None:
+    async def answer(connection: StreamConnection) -> None:
+        with pytest.raises(ValueError, match=rf"max_bytes is {max_bytes}"):
+            await connection.receive(max_bytes)
+        await connection.send(await connection.receive())
+        with pytest.raises(ValueError, match=rf"max_bytes is {max_bytes}"):
+            await connection.receive(max_bytes)
+
+    async with serve(answer) as (listener, client):
+        await client.send(b"hello")
+        assert await receive_all(client) == b"hello"
+    assert listener.stats().shutdown_counts == {"normal": 1}
+
+
+async def test_two_tasks_cannot_receive_at_once(serve: Serve) -> None:
+    outcomes: list[str] = []
+
+    async def handle(connection: StreamConnection) -> None:
+        async def receive() -> None:
+            try:
+                outcomes.append((await connection.receive()).decode())
+            except anyio.BusyResourceError:
+                outcomes.append("busy")
+                await connection.send(b"go")
+
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(receive)
+            task_group.start_soon(receive)
+
+    async with serve(handle) as (_, client):
+        assert await client.receive() == b"go"
+        await client.send(b"hello")
+        assert await receive_all(client) == b""
+    assert outcomes == ["busy", "hello"]
+
+
+async def test_receives_after_the_end_of_stream_say_so_again(serve: Serve) -> None:
+    async def handle(connection: StreamConnection) -> None:
+        assert await connection.receive() == b"last"
+        for _ in range(50):
+            with pytest.raises(anyio.EndOfStream):
+                await connection.receive()
+        assert [data async for data in connection] == []
+        await connection.send(b"fine")
+
+    async with serve(handle) as (_, client):
+        await client.send(b"last")
+        await client.send_eof()
+        assert await receive_all(client) == b"fine"
+
+
+async def test_a_receive_that_waits_ends_when_another_task_closes_the_connection(serve: Serve) -> None:
+    async def handle(connection: StreamConnection) -> None:
+        async with anyio.create_task_group() as task_group:
+
+            async def receive() -> None:
+                with pytest.raises(anyio.ClosedResourceError):
+                    await connection.receive()
+
+            task_group.start_soon(receive)
+            await anyio.wait_all_tasks_blocked()
+            await connection.send(b"x" * 3_000_000)
+            await connection.aclose()
+
+    async with serve(handle) as (listener, client):
+        assert len(await receive_all(client)) == 3_000_000
+    assert listener.stats().shutdown_counts == {"normal": 1}
+
+
+# Backpressure
+
+
+async def test_a_handler_that_never_reads_stops_its_client(serve: Serve) -> None:
+    async def hold(connection: StreamConnection) -> None:
+        await connection.wait_draining()
+
+    async with serve(hold) as (listener, client):
+        pushed = 0
+        with suppress(TimeoutError):
+            while pushed < 1 << 27:
+                with anyio.fail_after(0.3):  # by then it is stuck; were it only slow, the assertions hold all the same
+                    await client.send(bytes(1 << 18))
+                pushed += 1 << 18
+        assert pushed < 1 << 27
+        assert listener.connections[0].bytes_in <= 65_536 + 262_144
+        await client.aclose()
