@@ -140,7 +140,7 @@ class Changes(RuleBasedStateMachine):
 
 
 TestChanges = Changes.TestCase
-TestChanges.settings = settings(max_examples=40, stateful_step_count=30)
+TestChanges.settings = settings(stateful_step_count=20)
 
 
 @pytest.mark.parametrize("seed", range(4))
