@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 # 0 to 255 without leading zeros; atomic groups, so that no digit is tried twice.
 _OCTET: Final = rb"(?>1[0-9]{0,2}+|2(?>[0-4][0-9]?+|5[0-5]?+|[6-9]?+)|[3-9][0-9]?+|0)"
 _IPV4: Final = rb"(" + rb"\.".join([_OCTET] * 4) + rb")"
-_IPV6: Final = rb"([0-9A-Fa-f:.]{2,45})"
-_PORTS: Final = rb" (0|[1-9][0-9]{0,4}) (0|[1-9][0-9]{0,4})\r\n"
+_IPV6: Final = rb"([0-9A-Fa-f:.]{2,45}+)"
+_PORTS: Final = rb" (0|[1-9][0-9]{0,4}+) (0|[1-9][0-9]{0,4}+)\r\n"
 _PROXY, _INET, _INET6, _STREAM = Command.PROXY, Family.INET, Family.INET6, Transport.STREAM
 _match_tcp4: Final = re.compile(rb"PROXY TCP4 " + _IPV4 + rb" " + _IPV4 + _PORTS).match
 _match_tcp6: Final = re.compile(rb"PROXY TCP6 " + _IPV6 + rb" " + _IPV6 + _PORTS).match

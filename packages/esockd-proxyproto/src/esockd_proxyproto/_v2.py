@@ -45,6 +45,7 @@ _KINDS: Final = {
     )
     for transport in (Transport.STREAM, Transport.DGRAM)
 }
+_CRC32C_OF_SIGNATURE: Final = crc32c(SIGNATURE)
 _PROXY: Final = Command.PROXY
 _FIXED_BYTES: Final = FIXED.size
 _TLV_HEADER_BYTES: Final = TLV_HEADER.size
@@ -213,6 +214,7 @@ def verify(header: bytes, checksum_at: int) -> None:
     """
     behind = checksum_at + CRC32C_BYTES
     claimed = int.from_bytes(header[checksum_at:behind], "big")
-    actual = crc32c(header[:checksum_at] + bytes(CRC32C_BYTES) + header[behind:])
+    rest = header[len(SIGNATURE) : checksum_at] + bytes(CRC32C_BYTES) + header[behind:]
+    actual = crc32c(rest, _CRC32C_OF_SIGNATURE)
     if claimed != actual:
         raise InvalidHeader(f"the CRC32C says {claimed:#010x}, the bytes have {actual:#010x}", checksum_at, "PP 2.2.3")
