@@ -36,9 +36,7 @@ async def open_asyncio_carrier(service: Service) -> AsyncIterator[AsyncioCarrier
     """Give the carrier; native tasks need no context of their own."""
     service.loop = loop = asyncio.get_running_loop()
     if loop.get_task_factory() is None:
-        service.new_task = partial(
-            asyncio.Task, loop=loop, name=service.name
-        )  # half the cost of create_task
+        service.new_task = partial(asyncio.Task, loop=loop, name=service.name)  # half the cost of create_task
     else:
         service.new_task = partial(loop.create_task, name=service.name)
     service.caps_reads = isinstance(service.loop, asyncio.SelectorEventLoop)
