@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -19,7 +19,7 @@ from esockd_core._stats import Stats
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from esockd_core._admission import Admission
     from esockd_core._connection import Carried
@@ -48,6 +48,7 @@ class Service:
         "counters",
         "loop",
         "name",
+        "new_task",
         "on_event",
         "options",
         "serve",
@@ -56,6 +57,8 @@ class Service:
 
     loop: asyncio.AbstractEventLoop
     """The event loop, set by its carrier; trio has none."""
+    new_task: Callable[[Coroutine[Any, Any, object]], asyncio.Task[object]]
+    """Starts a task named after the listener, likewise."""
     caps_reads: bool
     """Whether the loop's transports have a `max_size` of a read, likewise."""
 

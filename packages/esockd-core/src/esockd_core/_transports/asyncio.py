@@ -97,7 +97,7 @@ class AsyncioConnection(Carried, asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         service = self._service
-        self._transport = cast("asyncio.Transport", transport)
+        self._transport = transport  # type: ignore[assignment] # a stream has no other kind
         self.socket_peername = peername = name_of(transport.get_extra_info("peername"))
         if not service.admission.admits(peername):
             self._refuse(service.options.refuse_with)
@@ -112,7 +112,7 @@ class AsyncioConnection(Carried, asyncio.Protocol):
     def _start(self) -> None:
         service = self._service
         try:
-            self._task = task = service.loop.create_task(service.serve(self), name=service.name)
+            self._task = task = service.new_task(service.serve(self))
         except Exception as error:  # noqa: BLE001 - it cannot be called with a connection, or is no coroutine function
             self.close_nowait(self._reason_for(error))
         else:
@@ -438,12 +438,29 @@ class AsyncioCallbackConnection(AsyncioConnection):
         self._on_data = callbacks.data_received
 
     def _start(self) -> None:
-        self._call(self._callbacks.connection_made)
+        try:
+            self._callbacks.connection_made(self)
+        except Exception as error:  # noqa: BLE001 - whatever a callback raises ends its own connection only
+            self.close_nowait(self._reason_for(error))
+        if self._reading_paused:
+            self._on_data = self._hold_back
+
+    def _hold_back(self, connection: StreamConnection, data: bytes) -> None:  # noqa: ARG002
+        # uvloop begins to read after connection_made, though that paused reading: once, until it is paused again here.
+        self._transport.pause_reading()
+        self._chunk = data
+
+    def resume_reading(self) -> None:
+        held, self._chunk = self._chunk, None
+        self._on_data = self._callbacks.data_received
+        super().resume_reading()
+        if held is not None and not self._closing:
+            self._call(lambda connection: self._callbacks.data_received(connection, cast("bytes", held)))
 
     def _call(self, callback: Callable[[StreamConnection], None]) -> None:
         try:
             callback(self)
-        except Exception as error:  # noqa: BLE001 - whatever a callback raises ends its own connection only
+        except Exception as error:  # noqa: BLE001
             self.close_nowait(self._reason_for(error))
 
     def data_received(self, data: bytes) -> None:
@@ -452,13 +469,16 @@ class AsyncioCallbackConnection(AsyncioConnection):
             return
         try:
             self._on_data(self, data)
-        except Exception as error:  # noqa: BLE001 - likewise
+        except Exception as error:  # noqa: BLE001
             self.close_nowait(self._reason_for(error))
 
     def eof_received(self) -> bool:
         self._eof = True
         if not self._closing:
-            self._call(self._callbacks.eof_received)
+            try:
+                self._callbacks.eof_received(self)
+            except Exception as error:  # noqa: BLE001
+                self.close_nowait(self._reason_for(error))
         return not self._closing
 
     def pause_writing(self) -> None:
@@ -477,7 +497,10 @@ class AsyncioCallbackConnection(AsyncioConnection):
             self._reason = RESET
         self._lost = self._closing = True
         if self.id:
-            self._call(lambda connection: self._callbacks.connection_lost(connection, error))
+            try:
+                self._callbacks.connection_lost(self, error)
+            except Exception as raised:  # noqa: BLE001
+                self.close_nowait(self._reason_for(raised))
         super().connection_lost(exc)
 
     def request_draining(self) -> None:
