@@ -160,7 +160,7 @@ class Listener:
 
     async def _keep_house(self) -> None:
         """Look at timeouts and at the event loop's lag, a few times a second."""
-        due = idle_due = anyio.current_time()
+        due = swept_at = anyio.current_time()
         while True:
             due += TICK_S
             await anyio.sleep_until(due)
@@ -168,10 +168,9 @@ class Listener:
             self._admission.loop_lag_s = max(0.0, now - due)
             due = max(due, now - TICK_S)
             self._service.sweep(now)
-            idle_timeout_s = self.options.idle_timeout
-            if idle_timeout_s is not None and now >= idle_due:
-                await self._service.sweep_idle(now, idle_timeout_s)
-                idle_due = now + min(idle_timeout_s / 4, 1.0)
+            if now - swept_at >= self._service.sweep_all_every_s:
+                swept_at = now
+                await self._service.sweep_all(now)
 
     # Changing
 
