@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import array
+import asyncio
 import random
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
@@ -32,7 +34,7 @@ async def receive_all(stream: SocketStream) -> bytes:
 
 def numbered(size: int) -> bytes:
     """Bytes that tell their place: a lost, doubled or swapped one shows."""
-    return b"".join(number.to_bytes(4, "big") for number in range(size // 4))
+    return array.array("I", range(size // 4)).tobytes()
 
 
 async def test_a_sender_of_single_bytes_is_read_in_order(serve: Serve) -> None:
@@ -177,3 +179,142 @@ async def test_a_handler_that_never_reads_stops_its_client(serve: Serve) -> None
         assert pushed < 1 << 27
         assert listener.connections[0].bytes_in <= 65_536 + 262_144
         await client.aclose()
+
+
+# Cancellation
+
+
+async def receive_with_cancellations(connection: StreamConnection, total: int, patience: Callable[[], float]) -> bytes:
+    """Receive so many bytes by calls that are cancelled at random moments."""
+    received = bytearray()
+    while len(received) < total:
+        with anyio.move_on_after(patience()):
+            received += await connection.receive(5_000)
+    return bytes(received)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_receives_cancelled_at_random_moments_lose_no_byte(serve: Serve, seed: int) -> None:
+    chance = random.Random(seed)
+    sent = numbered(400_000)
+
+    async def handle(connection: StreamConnection) -> None:
+        received = await receive_with_cancellations(
+            connection, len(sent), lambda: chance.choice((0, 0, 0.000_01, 0.000_1, 0.001))
+        )
+        await connection.send(b"same" if received == sent else b"different")
+
+    async with serve(handle) as (_, client):
+        left = memoryview(sent)
+        while left:
+            size = chance.randrange(1, 20_000)
+            await client.send(bytes(left[:size]))
+            left = left[size:]
+            for _ in range(chance.randrange(4)):
+                await anyio.lowlevel.checkpoint()
+        assert await receive_all(client) == b"same"
+
+
+@ASYNCIO_ONLY
+@pytest.mark.parametrize("seed", range(3))
+async def test_native_cancellation_and_asyncio_timeouts_lose_no_byte(serve: Serve, seed: int) -> None:
+    chance = random.Random(seed)
+    sent = numbered(400_000)
+
+    async def handle(connection: StreamConnection) -> None:
+        received = bytearray()
+
+        async def receive_some() -> None:
+            # The only place that keeps what it got: a byte that receive() gave away to a cancelled task is lost.
+            received.extend(await connection.receive(5_000))
+
+        while len(received) < len(sent):
+            task = asyncio.ensure_future(receive_some())
+            for _ in range(chance.randrange(4)):
+                await asyncio.sleep(0)
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            with suppress(TimeoutError):
+                async with asyncio.timeout(chance.choice((-1, 0, 0.000_1, 0.001))):
+                    received.extend(await connection.receive(5_000))
+        await connection.send(b"same" if received == sent else b"different")
+
+    async with serve(handle) as (_, client):
+        left = memoryview(sent)
+        while left:
+            size = chance.randrange(1, 20_000)
+            await client.send(bytes(left[:size]))
+            left = left[size:]
+            await asyncio.sleep(0)
+        assert await receive_all(client) == b"same"
+
+
+async def test_a_cancelled_scope_takes_nothing_of_what_is_buffered(serve: Serve) -> None:
+    async def handle(connection: StreamConnection) -> None:
+        assert await connection.receive(1) == b"a"  # the rest is buffered by now, or will be in vain
+        for _ in range(100):
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await connection.receive()
+                pytest.fail("a cancelled scope let a receive through")
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                async for _data in connection:
+                    pytest.fail("a cancelled scope let an iteration through")
+        received = b""
+        while len(received) < 4:
+            received += await connection.receive()
+        await connection.send(received)
+
+    async with serve(handle) as (_, client):
+        await client.send(b"abcde")
+        assert await receive_all(client) == b"bcde"
+
+
+async def test_receives_that_never_wait_give_way_to_other_tasks(serve: Serve) -> None:
+    taken = 0
+    done = False
+
+    async def handle(connection: StreamConnection) -> None:
+        nonlocal taken, done
+        with suppress(anyio.EndOfStream):
+            while True:
+                await connection.receive(1)
+                taken += 1
+        done = True
+
+    async with serve(handle) as (_, client):
+        await client.send(bytes(20_000))
+        await client.send_eof()
+        longest, before = 0, taken
+        while not done:
+            await anyio.lowlevel.checkpoint()
+            longest, before = max(longest, taken - before), taken
+    assert taken == 20_000
+    assert longest <= 64
+
+
+async def test_a_client_that_floods_does_not_starve_another(serve: Serve) -> None:
+    async def echo(connection: StreamConnection) -> None:
+        async for data in connection:
+            await connection.send(data)
+
+    async with serve(echo) as (listener, flooding), anyio.create_task_group() as task_group:
+        assert listener.port is not None
+
+        async def flood() -> None:
+            while True:
+                await flooding.send(bytes(1_000))
+
+        async def swallow() -> None:
+            async for _ in flooding:
+                pass
+
+        task_group.start_soon(flood)
+        task_group.start_soon(swallow)
+        async with await anyio.connect_tcp("127.0.0.1", listener.port) as good:
+            for _ in range(50):
+                await good.send(b"x")
+                assert await good.receive() == b"x"
+        task_group.cancel_scope.cancel()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -322,7 +323,7 @@ async def test_stock_is_kept_again_after_the_server_was_away(own_redis: RedisSer
 
 
 async def test_a_server_that_hangs_costs_one_timeout_and_is_used_again_when_it_goes_on(own_redis: RedisServer) -> None:
-    async with open_bucket(own_redis, 0, 10, when_away="open", timeout_s=0.05, retry_s=0.2) as bucket:
+    async with open_bucket(own_redis, 0, 10, when_away="open", timeout_s=0.5, retry_s=0.5) as bucket:
         assert await bucket.take(9)
         own_redis.pause()
         assert await bucket.take(10)
@@ -337,7 +338,7 @@ async def test_a_server_that_hangs_costs_one_timeout_and_is_used_again_when_it_g
 
 
 async def test_the_event_loop_runs_on_while_the_server_hangs(own_redis: RedisServer) -> None:
-    async with open_bucket(own_redis, 0, 10, timeout_s=0.2) as bucket:
+    async with open_bucket(own_redis, 0, 10, timeout_s=0.5) as bucket:
         assert await bucket.take()
         own_redis.pause()
         turns = 0
@@ -353,7 +354,7 @@ async def test_the_event_loop_runs_on_while_the_server_hangs(own_redis: RedisSer
 async def test_a_caller_cancelled_while_the_server_hangs_ends_within_the_timeout(
     own_redis: RedisServer,
 ) -> None:
-    async with open_bucket(own_redis, 0, 10, timeout_s=0.1) as bucket:
+    async with open_bucket(own_redis, 0, 10, timeout_s=0.5) as bucket:
         assert await bucket.take()
         own_redis.pause()
         with anyio.move_on_after(0.01):
@@ -412,6 +413,20 @@ def test_several_processes_stay_within_rate_and_burst_and_their_leases(shared_re
     elapsed_s = (server_time_us(shared_redis) - started_us) / 1e6
     assert 50 <= sum(granted + leased for granted, leased in results) <= 50 + 100 * elapsed_s
     assert all(leased < lease for _, leased in results)
+
+
+def test_the_example_of_the_readme_runs_as_a_program(shared_redis: RedisServer) -> None:
+    page = Path(__file__).parents[2] / "packages" / "esockd-ratelimit" / "README.md"
+    after_skip = page.read_text().partition("<!-- skip: next -->\n```python\n")[2]
+    program = after_skip.partition("```")[0].replace("redis://localhost", shared_redis.url)
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=True)
+    assert result.stdout.split() == ["True", "True"]
+
+
+def test_without_the_extra_the_import_says_what_to_install() -> None:
+    program = "import sys; sys.modules['redis'] = None; import esockd_ratelimit.redis"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=False)
+    assert "pip install 'esockd-ratelimit[redis]'" in result.stderr
 
 
 def test_a_bucket_that_is_never_used_opens_no_connection() -> None:

@@ -125,10 +125,10 @@ class StreamConnection(Connection, anyio.abc.ByteStream):
 
     @abstractmethod
     async def send(self, item: bytes) -> None:
-        """Send bytes; waits while more than `write_buffer_bytes` wait for the peer.
+        """Send bytes; waits while more than `write_buffer_bytes` wait for the peer, before and after taking them.
 
-        A call that is cancelled before it took its bytes sent none of them; cancelled while it waits, all its bytes
-        are still sent.
+        A call takes all its bytes or none. Cancelled before, it sent none of them; cancelled after, all of them are
+        still sent. Calls of several tasks do not mix their bytes.
 
         Raises:
             anyio.ClosedResourceError: This end is closed, or finished sending.
@@ -170,6 +170,11 @@ def name_of(address: Any) -> PeerName:
         host: str = address[0]
         return (host[7:] if host.startswith("::ffff:") and "." in host else host), address[1]
     return address.decode(errors="surrogateescape") if isinstance(address, bytes) else str(address or "")
+
+
+def as_bytes(data: object) -> bytes:
+    """A copy of what somebody may change later: a bytearray, a memoryview, an array."""
+    return data if isinstance(data, bytes) else bytes(memoryview(data))  # type: ignore[arg-type] # it says so itself
 
 
 def bad_max_bytes(max_bytes: int) -> ValueError:

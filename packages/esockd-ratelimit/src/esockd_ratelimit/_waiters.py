@@ -34,11 +34,11 @@ class Claim:
     __slots__ = ("cost", "epoch", "full_at", "tokens", "wakeup")
 
     def __init__(self, tokens: int, cost: int, wakeup: Event | None = None) -> None:
-        self.tokens = tokens
-        self.cost = cost
+        self.tokens: int = tokens
+        self.cost: int = cost
         self.full_at: int | None = None
-        self.wakeup = wakeup
-        self.epoch = 0
+        self.wakeup: Event | None = wakeup
+        self.epoch: int = 0
 
 
 class ClaimQueue:

@@ -76,8 +76,8 @@ class RateLimitedListener(Listener[StreamT]):
         self.limiter = limiter
         self.source_limiter = source_limiter
         self.when_limited: WhenLimited = when_limited
-        self.accepted = 0
-        self.closed_rate_limited = 0
+        self.accepted: int = 0
+        self.closed_rate_limited: int = 0
         self._key = key
 
     async def serve(self, handler: Callable[[StreamT], Any], task_group: TaskGroup | None = None) -> None:

@@ -15,10 +15,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, Self
 
 import anyio
-import redis
 from anyio.lowlevel import checkpoint_if_cancelled
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+
+try:
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+except ImportError as _missing:
+    raise ImportError("the shared bucket needs redis-py: pip install 'esockd-ratelimit[redis]'") from _missing
 
 from ._bucket import MAX_WAITERS, TokenBucket
 from ._errors import BurstExceededError, InvalidRateError, QueueFullError, RateLimitError

@@ -24,7 +24,7 @@ class FakeClock:
     """
 
     def __init__(self, start_ns: int = 0) -> None:
-        self.now_ns = start_ns
+        self.now_ns: int = start_ns
         self._alarms: list[tuple[int, int, Callable[[], object]]] = []
         self._numbers = itertools.count()
 

@@ -18,7 +18,7 @@ import anyio
 from anyio import BrokenResourceError, BusyResourceError, ClosedResourceError, EndOfStream
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from esockd_core._connection import ABORTED, KILLED, NORMAL, RESET, SHUTDOWN, Carried, bad_max_bytes, name_of
+from esockd_core._connection import ABORTED, KILLED, NORMAL, RESET, SHUTDOWN, Carried, as_bytes, bad_max_bytes, name_of
 from esockd_core._transports.cancellation import is_in_cancel_scope
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class AsyncioConnection(Carried, asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         service = self._service
-        self._transport = cast("asyncio.Transport", transport)
+        self._transport = transport  # type: ignore[assignment] # a stream has no other kind
         self.socket_peername = peername = name_of(transport.get_extra_info("peername"))
         if not service.admission.admits(peername):
             self._refuse(service.options.refuse_with)
@@ -111,7 +111,7 @@ class AsyncioConnection(Carried, asyncio.Protocol):
 
     def _start(self) -> None:
         service = self._service
-        self._task = task = service.loop.create_task(service.serve(self), name=service.name)
+        self._task = task = service.new_task(service.serve(self))
         task.add_done_callback(self._handler_done)
 
     def _refuse(self, how: str | bytes) -> None:
@@ -276,31 +276,43 @@ class AsyncioConnection(Carried, asyncio.Protocol):
     # Sending
 
     async def send(self, item: bytes) -> None:
-        if self._closing or self._eof_sent:
-            raise self._closed_error()
-        if self._unyielded >= YIELD_EVERY or is_in_cancel_scope():
+        if self._unyielded >= YIELD_EVERY or self._write_paused or is_in_cancel_scope():
             await self._checkpoint()
+            await self._wait_writable()  # for what a cancelled send left, or another task's
         self._unyielded += 1
-        self.bytes_out += len(item)
-        self._transport.write(item)
+        self._write(item)
         if self._write_paused:
             await self._wait_writable()
 
     def send_nowait(self, data: bytes) -> None:
+        if self._write_paused and not self._closing:
+            data = as_bytes(data)
+            if self.unsent_bytes() + len(data) > self._service.options.write_limit_bytes:
+                raise anyio.WouldBlock
+        self._write(data)
+
+    def _write(self, data: bytes) -> None:
         if self._closing or self._eof_sent:
             raise self._closed_error()
-        if self._write_paused and self.unsent_bytes() + len(data) > self._service.options.write_limit_bytes:
-            raise anyio.WouldBlock
+        if type(data) is not bytes:
+            data = as_bytes(data)  # the transport may keep what it is given, and its owner may change it
         self.bytes_out += len(data)
         self._transport.write(data)
 
     async def send_eof(self) -> None:
         if self._closing:
             raise self._closed_error()
-        if not self._eof_sent:
-            self._eof_sent = True
-            self._transport.write_eof()
+        self._finish_sending()
         await checkpoint()
+
+    def _finish_sending(self) -> None:
+        if not self._eof_sent and not self._transport.is_closing():
+            self._eof_sent = True
+            try:
+                self._transport.write_eof()
+            except OSError as error:  # the peer reset the connection, and the loop has not noticed yet
+                self._error = self._error or error
+                self._transport.abort()
 
     async def _wait_writable(self) -> None:
         while self._write_paused:
@@ -327,8 +339,6 @@ class AsyncioConnection(Carried, asyncio.Protocol):
         else:
             self._unyielded = 0
             await checkpoint()
-            if self._lost:
-                raise self._closed_error()
 
     # Ending
 
@@ -361,9 +371,7 @@ class AsyncioConnection(Carried, asyncio.Protocol):
             if not unsent:
                 return
         else:
-            if not self._eof_sent:
-                self._eof_sent = True
-                transport.write_eof()
+            self._finish_sending()
             self.resume_reading()
         if not self._lost:
             self._service.closing[self] = (unsent, self._service.loop.time())
@@ -431,12 +439,15 @@ class AsyncioCallbackConnection(AsyncioConnection):
         self._on_data = callbacks.data_received
 
     def _start(self) -> None:
-        self._call(self._callbacks.connection_made)
+        try:
+            self._callbacks.connection_made(self)
+        except Exception as error:  # noqa: BLE001 - whatever a callback raises ends its own connection only
+            self.close_nowait(self._reason_for(error))
 
     def _call(self, callback: Callable[[StreamConnection], None]) -> None:
         try:
             callback(self)
-        except Exception as error:  # noqa: BLE001 - whatever a callback raises ends its own connection only
+        except Exception as error:  # noqa: BLE001
             self.close_nowait(self._reason_for(error))
 
     def data_received(self, data: bytes) -> None:
@@ -451,7 +462,10 @@ class AsyncioCallbackConnection(AsyncioConnection):
     def eof_received(self) -> bool:
         self._eof = True
         if not self._closing:
-            self._call(self._callbacks.eof_received)
+            try:
+                self._callbacks.eof_received(self)
+            except Exception as error:  # noqa: BLE001
+                self.close_nowait(self._reason_for(error))
         return not self._closing
 
     def pause_writing(self) -> None:
@@ -466,8 +480,11 @@ class AsyncioCallbackConnection(AsyncioConnection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.id:
-            error = self._error or exc
-            self._call(lambda connection: self._callbacks.connection_lost(connection, error))
+            try:
+                self._callbacks.connection_lost(self, self._error or exc)
+            except Exception as error:  # noqa: BLE001
+                self._closing = True
+                self._reason = self._reason or self._reason_for(error)
         super().connection_lost(exc)
 
     def request_draining(self) -> None:

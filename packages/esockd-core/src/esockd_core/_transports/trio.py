@@ -17,7 +17,7 @@ from anyio import BrokenResourceError, BusyResourceError, ClosedResourceError, E
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, notify_closing, wait_readable, wait_writable
 
 from esockd_core._accept import AcceptLoop
-from esockd_core._connection import ABORTED, KILLED, NORMAL, RESET, SHUTDOWN, Carried, bad_max_bytes, name_of
+from esockd_core._connection import ABORTED, KILLED, NORMAL, RESET, SHUTDOWN, Carried, as_bytes, bad_max_bytes, name_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -113,10 +113,10 @@ class TrioConnection(Carried):
         self._nursery.start_soon(self._run_handler)
 
     def _refuse(self, how: str | bytes) -> None:
-        self._closing = True
         if isinstance(how, bytes):
-            self._write(how)
-            self._begin_close()
+            with suppress(BrokenResourceError):  # the peer may be gone already
+                self._write(how)
+            self.close_nowait()
             return
         if how == "rst":
             with suppress(OSError):  # the peer may be gone already
@@ -202,22 +202,27 @@ class TrioConnection(Carried):
     # Sending
 
     async def send(self, item: bytes) -> None:
-        if self._closing or self._eof_sent:
-            raise self._closed_error()
         await self._checkpoint()
+        await self._wait_writable()  # for what a cancelled send left, or another task's
         self._write(item)
-        while len(self._unsent) >= self._service.options.write_buffer_bytes:
+        await self._wait_writable()
+
+    async def _wait_writable(self) -> None:
+        while self._is_write_paused():
             if self._flushed is None:
                 self._flushed = trio.Event()
             await self._flushed.wait()
         if self._lost:
             raise self._closed_error()
 
+    def _is_write_paused(self) -> bool:
+        return len(self._unsent) > self._service.options.write_buffer_bytes
+
     def send_nowait(self, data: bytes) -> None:
-        if self._closing or self._eof_sent:
-            raise self._closed_error()
-        if self._unsent and len(self._unsent) + len(data) > self._service.options.write_limit_bytes:
-            raise WouldBlock
+        if self._is_write_paused():
+            data = as_bytes(data)
+            if len(self._unsent) + len(data) > self._service.options.write_limit_bytes:
+                raise WouldBlock
         self._write(data)
 
     async def send_eof(self) -> None:
@@ -237,6 +242,9 @@ class TrioConnection(Carried):
             self._socket.shutdown(socket.SHUT_WR)
 
     def _write(self, data: bytes) -> None:
+        if self._closing or self._eof_sent:
+            raise self._closed_error()
+        data = as_bytes(data)
         self.bytes_out += len(data)
         if not self._unsent:
             try:
@@ -266,7 +274,7 @@ class TrioConnection(Carried):
                 with suppress(BlockingIOError):
                     sent = self._socket.send(memoryview(self._unsent)[: READ_BYTES * 4])
                     del self._unsent[:sent]
-                if len(self._unsent) < self._service.options.write_buffer_bytes:
+                if not self._is_write_paused():
                     self._wake_senders()
             if self._eof_sent:
                 self._shut_down_writing()
@@ -506,7 +514,7 @@ class TrioCallbackConnection(TrioConnection):
 
     def _write(self, data: bytes) -> None:
         super()._write(data)
-        if len(self._unsent) >= self._service.options.write_buffer_bytes and not self._writing_paused:
+        if self._is_write_paused() and not self._writing_paused:
             self._writing_paused = True
             self._call(self._callbacks.pause_writing)
 
