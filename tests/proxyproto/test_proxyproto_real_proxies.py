@@ -116,7 +116,6 @@ class Proxy:
         """What arrives on one connection: its header, and everything behind it."""
         connection, header = self.accept("capture")
         with connection:
-            connection.shutdown(socket.SHUT_WR)
             return header, b"".join(iter(lambda: connection.recv(65536), b""))
 
     def accept(self, name: str) -> tuple[socket.socket, ProxyHeader]:
