@@ -263,12 +263,12 @@ async def test_a_cancelled_host_ends_handlers_and_their_tasks(serve: Serve) -> N
 async def test_wait_draining_returns_when_the_listener_closes(serve: Serve) -> None:
     async def handle(connection: StreamConnection) -> None:
         await connection.send(b"hello")
-        assert not connection.draining
+        draining = [connection.draining]
         async with anyio.create_task_group() as task_group:
             task_group.start_soon(connection.wait_draining)
             await connection.wait_draining()
-        assert connection.draining
         await connection.wait_draining()
+        assert [*draining, connection.draining] == [False, True]
         await connection.send(b"bye")
 
     async with serve(handle) as (listener, client):

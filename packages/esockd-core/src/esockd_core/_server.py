@@ -32,7 +32,7 @@ class Server:
 
     def __init__(self) -> None:
         self._listeners: dict[tuple[str, str], Listener] = {}
-        self._counters: dict[str, Counters] = {}
+        self._counters: dict[tuple[str, str], Counters] = {}
         self._task_group: TaskGroup | None = None
 
     async def __aenter__(self) -> Self:
@@ -56,7 +56,7 @@ class Server:
         """Open a listener and return it once it accepts.
 
         Args:
-            name: Part of its key, with the address; counters belong to the name and survive its closing.
+            name: Part of its key, with the address; counters belong to the key and survive its closing.
             address: Where to listen; see `Listener`.
             handler: A coroutine function, or a `CallbackHandler`.
             options: What else it does; see `ListenerOptions`.
@@ -75,7 +75,7 @@ class Server:
         if key in self._listeners:
             raise AlreadyOpen(f"listener {name} on {key[1]} is open already: close it first, or give another name")
         on_event = changes.pop("on_event", None)
-        counters = self._counters.setdefault(name, Counters())
+        counters = self._counters.setdefault(key, Counters())
         listener = Listener(
             name, address, handler, merge_options(options, changes), on_event=on_event, counters=counters
         )
