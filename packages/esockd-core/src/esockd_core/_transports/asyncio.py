@@ -19,7 +19,7 @@ from anyio import BrokenResourceError, BusyResourceError, ClosedResourceError, E
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from esockd_core._connection import ABORTED, KILLED, NORMAL, RESET, SHUTDOWN, Carried, as_bytes, bad_max_bytes, name_of
-from esockd_core._transports.cancellation import is_in_cancel_scope
+from esockd_core._transports.cancellation import is_in_cancel_scope, is_shielded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -393,7 +393,8 @@ class AsyncioConnection(Carried, asyncio.Protocol):
     def cancel_handler(self, reason: str) -> None:
         if self._task is not None:
             self._reason = self._reason or reason
-            self._task.cancel()
+            if self._lost or not is_shielded(self._task):
+                self._task.cancel()
 
     def request_draining(self) -> None:
         if not self.draining:

@@ -53,6 +53,7 @@ class TrioConnection(Carried):
         "_scope",
         "_service",
         "_socket",
+        "_sockname",
         "_task",
         "_unsent",
         "_unyielded",
@@ -72,6 +73,7 @@ class TrioConnection(Carried):
         self._socket = accepted
         self._scope = trio.CancelScope()
         self._task: trio.lowlevel.Task | None = None
+        self._sockname: PeerName | None = None  # of a closed socket, which has no name any more
         self._unsent = bytearray()
         self._flushed: trio.Event | None = None
         self._draining_event: trio.Event | None = None
@@ -361,6 +363,7 @@ class TrioConnection(Carried):
         if self._lost:
             return
         self._lost = self._closing = True
+        self._sockname = self.sockname
         notify_closing(self._socket)
         self._socket.close()
         self._unsent.clear()
@@ -395,7 +398,7 @@ class TrioConnection(Carried):
 
     @property
     def sockname(self) -> PeerName:  # type: ignore[override]
-        return name_of(self._socket.getsockname())
+        return name_of(self._socket.getsockname()) if self._sockname is None else self._sockname
 
     def unsent_bytes(self) -> int:
         return len(self._unsent)
