@@ -92,6 +92,8 @@ async def end_connections(service: Service) -> None:
             connection.handler_stack(),
         )
         service.stopped(connection, STUCK)
+    for refused in list(service.closing):  # it was told why, and takes its time
+        refused.abort_socket()
 
 
 def _cancel_and_abort(connection: Carried) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from enum import Enum
@@ -83,9 +84,7 @@ class Listener:
         self.address: Address = parse_address(address)
         options = _fit(options or ListenerOptions())
         _require_stream(self.address)
-        self._admission = Admission(
-            options, options.access_list(), counters or Counters(), is_inet=self.address.transport != "unix"
-        )
+        self._admission = Admission(options, options.access_list(), counters or Counters(), is_inet=True)
         self._service = Service(name, handler, options, self._admission, on_event)
         self._state: ListenerState = "new"
         self._sockets: ListeningSockets | None = None
@@ -141,7 +140,10 @@ class Listener:
             self._task_group.cancel_scope.cancel()
 
     async def _open(self, address: Address) -> ListeningSockets:
-        return await open_sockets(address, self.options.tcp, self.options.unix)
+        sockets = await open_sockets(address, self.options.tcp, self.options.unix)
+        # Read from the socket: what is inherited may be of any family.
+        self._admission.is_inet = sockets.sockets[0].family != socket.AF_UNIX
+        return sockets
 
     def _start_accepting(self) -> None:
         if self._acceptors is None and self._sockets is not None and self._carrier is not None:
@@ -175,13 +177,13 @@ class Listener:
 
     async def _keep_house(self) -> None:
         """Look at timeouts and at the event loop's lag, a few times a second."""
-        due = idle_due = anyio.current_time()
+        now = idle_due = anyio.current_time()
         while True:
-            due += TICK_S
+            # From now, not from when it was due: a lag holds good until the next look, a tick later.
+            due = now + TICK_S
             await anyio.sleep_until(due)
             now = anyio.current_time()
             self._admission.loop_lag_s = max(0.0, now - due)
-            due = max(due, now - TICK_S)
             self._service.sweep(now)
             idle_timeout_s = self.options.idle_timeout
             if idle_timeout_s is not None and now >= idle_due:
