@@ -94,8 +94,8 @@ async def end_connections(service: Service) -> None:
             connection.handler_stack(),
         )
         service.stopped(connection, STUCK)
-    for connection in list(service.closing):  # refused with a farewell: they lingered, and were never connections
-        connection.abort_socket()
+    for refused in list(service.closing):  # with a farewell: they lingered, and were never connections
+        refused.abort_socket()
 
 
 def _cancel_and_abort(connection: Carried) -> None:

@@ -585,7 +585,8 @@ class TrioCarrier:
 
     async def serve_queued(self, listening: socket.socket) -> None:
         """Serve the clients that wait in the kernel's queue now; see `Carrier`."""
-        await AcceptLoop(self._service, listening, self._serve).drain_queue(self._service.options.tcp.backlog)
+        queue = self._service.options.tcp.backlog + 1  # listen(2): Linux lets one more wait
+        await AcceptLoop(self._service, listening, self._serve).drain_queue(queue, may_wait=False)
 
     def _serve(self, accepted: socket.socket) -> None:
         callbacks = self._service.callbacks
