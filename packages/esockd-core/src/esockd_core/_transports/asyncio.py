@@ -207,6 +207,10 @@ class AsyncioConnection(Carried, asyncio.Protocol):
             finally:
                 self._receiver = None
             self._unyielded = 0
+        chunk = self._chunk
+        if type(chunk) is bytes and self._more is None and not self._reading_paused:
+            self._chunk = None  # the quick way of what `_take_all` does
+            return chunk
         return self._take_all()
 
     async def receive(self, max_bytes: int = 65_536) -> bytes:
