@@ -444,7 +444,16 @@ class AsyncioCallbackConnection(AsyncioConnection):
     def _call(self, callback: Callable[[StreamConnection], None]) -> None:
         try:
             callback(self)
-        except Exception as error:  # noqa: BLE001 - whatever a callback raises ends its own connection only
+        except BaseException as error:  # noqa: BLE001
+            self._callback_failed(error)
+
+    def _callback_failed(self, error: BaseException) -> None:
+        # Whatever a callback raises ends its own connection only, but for what is meant to end the program: uvloop
+        # would swallow that here, in a protocol's method.
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            self._service.loop.call_soon(_raise, error)
+            self.close_nowait()
+        else:
             self.close_nowait(self._reason_for(error))
 
     def data_received(self, data: bytes) -> None:
@@ -453,8 +462,8 @@ class AsyncioCallbackConnection(AsyncioConnection):
             return
         try:
             self._on_data(self, data)
-        except Exception as error:  # noqa: BLE001
-            self.close_nowait(self._reason_for(error))
+        except BaseException as error:  # noqa: BLE001
+            self._callback_failed(error)
 
     def eof_received(self) -> bool:
         self._eof = True
@@ -488,3 +497,7 @@ class AsyncioCallbackConnection(AsyncioConnection):
 
     async def receive(self, max_bytes: int = 65_536) -> bytes:  # noqa: ARG002
         raise RuntimeError("a callback handler gets its bytes by data_received; receive() is for coroutine handlers")
+
+
+def _raise(error: BaseException) -> None:
+    raise error
