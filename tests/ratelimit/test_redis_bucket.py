@@ -129,6 +129,17 @@ async def test_take_neither_overtakes_nor_waits_for_a_caller_who_waits(shared_re
         tasks.cancel_scope.cancel()
 
 
+async def test_a_cancelled_caller_further_back_lets_nobody_overtake_the_first(shared_redis: RedisServer) -> None:
+    async with open_bucket(shared_redis, 0.01, 5) as bucket, anyio.create_task_group() as tasks:
+        assert await bucket.take(4)
+        tasks.start_soon(bucket.acquire, 5)
+        await until(lambda: bucket.wait_time(5) > 0)
+        with anyio.move_on_after(0.01):
+            await bucket.acquire()
+        assert not await bucket.take()
+        tasks.cancel_scope.cancel()
+
+
 async def test_concurrent_callers_share_what_one_trip_brings(shared_redis: RedisServer) -> None:
     answers: list[bool] = []
     async with open_bucket(shared_redis, 0, 10, lease=10) as bucket:
@@ -270,6 +281,12 @@ async def test_closed_grants_nothing_while_the_server_is_stopped(own_redis: Redi
         assert 0 < bucket.wait_time() <= 600
 
 
+async def test_closed_grants_nothing_in_the_moment_of_the_next_attempt(own_redis: RedisServer) -> None:
+    own_redis.stop()
+    async with open_bucket(own_redis, 100, 100, retry_s=1e-9) as bucket:
+        assert [await bucket.take() for _ in range(20)] == [False] * 20
+
+
 async def test_local_limits_the_process_by_itself_while_the_server_is_stopped(own_redis: RedisServer) -> None:
     async with open_bucket(own_redis, 0, 2, when_away="local", retry_s=600) as bucket:
         own_redis.stop()
@@ -323,7 +340,7 @@ async def test_stock_is_kept_again_after_the_server_was_away(own_redis: RedisSer
 
 
 async def test_a_server_that_hangs_costs_one_timeout_and_is_used_again_when_it_goes_on(own_redis: RedisServer) -> None:
-    async with open_bucket(own_redis, 0, 10, when_away="open", timeout_s=0.05, retry_s=0.2) as bucket:
+    async with open_bucket(own_redis, 0, 10, when_away="open", timeout_s=0.5, retry_s=0.5) as bucket:
         assert await bucket.take(9)
         own_redis.pause()
         assert await bucket.take(10)
@@ -338,7 +355,7 @@ async def test_a_server_that_hangs_costs_one_timeout_and_is_used_again_when_it_g
 
 
 async def test_the_event_loop_runs_on_while_the_server_hangs(own_redis: RedisServer) -> None:
-    async with open_bucket(own_redis, 0, 10, timeout_s=0.2) as bucket:
+    async with open_bucket(own_redis, 0, 10, timeout_s=0.5) as bucket:
         assert await bucket.take()
         own_redis.pause()
         turns = 0
@@ -354,7 +371,7 @@ async def test_the_event_loop_runs_on_while_the_server_hangs(own_redis: RedisSer
 async def test_a_caller_cancelled_while_the_server_hangs_ends_within_the_timeout(
     own_redis: RedisServer,
 ) -> None:
-    async with open_bucket(own_redis, 0, 10, timeout_s=0.1) as bucket:
+    async with open_bucket(own_redis, 0, 10, timeout_s=0.5) as bucket:
         assert await bucket.take()
         own_redis.pause()
         with anyio.move_on_after(0.01):

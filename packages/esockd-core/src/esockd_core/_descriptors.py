@@ -35,23 +35,18 @@ class DescriptorWatch:
     few enough that handlers may open three descriptors more for each.
 
     Attributes:
+        accepts_until_look: Counted down by the accept path; `look` is due at 0.
         scarce: Set once fewer than `SCARCE` are free.
     """
 
     def __init__(self) -> None:
-        self._accepts_until_look = 0
+        self.accepts_until_look = 0
         self.scarce = anyio.Event()
-
-    def count_accept(self) -> None:
-        """One more descriptor is in use."""
-        self._accepts_until_look -= 1
-        if self._accepts_until_look <= 0:
-            self.look()
 
     def look(self) -> None:
         """Count the free descriptors, which others in this process open as well."""
         free = free_descriptors()
-        self._accepts_until_look = (free - SCARCE) // 4
+        self.accepts_until_look = (free - SCARCE) // 4
         if free < SCARCE:
             self.scarce.set()
 

@@ -177,7 +177,7 @@ class Listener:
 
     async def _keep_house(self) -> None:
         """Look at timeouts and at the event loop's lag, a few times a second."""
-        now = idle_due = anyio.current_time()
+        now = swept_at = anyio.current_time()
         while True:
             # From now, not from when it was due: a lag holds good until the next look, a tick later.
             due = now + TICK_S
@@ -185,10 +185,9 @@ class Listener:
             now = anyio.current_time()
             self._admission.loop_lag_s = max(0.0, now - due)
             self._service.sweep(now)
-            idle_timeout_s = self.options.idle_timeout
-            if idle_timeout_s is not None and now >= idle_due:
-                await self._service.sweep_idle(now, idle_timeout_s)
-                idle_due = now + min(idle_timeout_s / 4, 1.0)
+            if now - swept_at >= self._service.sweep_all_every_s:
+                swept_at = now
+                await self._service.sweep_all(now)
 
     # Changing
 

@@ -33,7 +33,7 @@ class Server:
 
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
-        self._counters: dict[str, Counters] = {}
+        self._counters: dict[tuple[str, str], Counters] = {}
         self._task_group: TaskGroup | None = None
 
     async def __aenter__(self) -> Self:
@@ -62,7 +62,7 @@ class Server:
         """Open a listener and return it once it accepts.
 
         Args:
-            name: Part of its key, with the address; counters belong to the name and survive its closing.
+            name: Part of its key, with the address; counters belong to the key and survive its closing.
             address: Where to listen; see `Listener`.
             handler: A coroutine function, or a `CallbackHandler`.
             options: What else it does; see `ListenerOptions`.
@@ -81,7 +81,7 @@ class Server:
         if self._find(name, where):
             raise AlreadyOpen(f"listener {name} on {where} is open already: close it first, or give another name")
         on_event = changes.pop("on_event", None)
-        counters = self._counters.setdefault(name, Counters())
+        counters = self._counters.setdefault((name, str(where)), Counters())
         listener = Listener(
             name, address, handler, merge_options(options, changes), on_event=on_event, counters=counters
         )
