@@ -216,7 +216,7 @@ async def test_an_error_that_is_for_good_closes_the_listener_with_it(
         told.set()
 
     with pytest.raises(OSError, match=os.strerror(number)) as caught, anyio.fail_after(10):  # noqa: PT012
-        async with open_listener("echo", "127.0.0.1:0", wait_for_goodbye) as listener:
+        async with open_listener("echo", "127.0.0.1:0", wait_for_goodbye, linger_timeout=0) as listener:
             with connect(listener), connect(listener):
                 await until(lambda: listener.stats().accepted == 2)
                 flaky.always = number
@@ -232,7 +232,7 @@ async def test_shutting_the_listening_socket_down_closes_the_listener() -> None:
     """esockd's t_close_listener_socket_cause_acceptor_stop, with what the host itself gave."""
     with socket.create_server(("127.0.0.1", 0)) as given:
         with pytest.raises(OSError, match=r"shut down|Invalid") as caught, anyio.fail_after(10):  # noqa: PT012
-            async with open_listener("echo", given, echo, shutdown_timeout=0) as listener:
+            async with open_listener("echo", given, echo, shutdown_timeout=0, linger_timeout=0) as listener:
                 with connect(listener) as client:
                     assert await answer(client) == b"hello"
                     given.shutdown(socket.SHUT_RDWR)
