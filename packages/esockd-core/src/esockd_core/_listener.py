@@ -10,6 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from esockd_core._acceptors import Acceptor, Acceptors
 from esockd_core._address import parse_address
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("esockd_core")
 
 TICK_S: Final = 0.1  # between two looks at timeouts and at the event loop's lag
+READ_PASSES: Final = 8  # of the event loop, before a drain: who was queued is registered, read from and seen to finish
 
 ListenerState: TypeAlias = Literal["new", "running", "suspended", "draining", "closed"]
 
@@ -136,6 +138,8 @@ class Listener:
             async with self._changing:
                 self._state = "draining"
                 await self._stop_accepting()
+            for _ in range(READ_PASSES):
+                await checkpoint()
             await drain_connections(self._service, self._ending)
             self._task_group.cancel_scope.cancel()
 
