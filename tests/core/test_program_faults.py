@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
-from esockd_core import Connection, InvalidOption, open_listener
+from esockd_core import Connection, InvalidOption, ListenerClosed, Server, open_listener
 
 pytestmark = pytest.mark.anyio
 
@@ -63,3 +65,26 @@ async def test_a_judge_that_is_a_coroutine_function_is_refused_because_it_would_
     with pytest.raises(InvalidOption, match="coroutine function"):
         async with open_listener("test", "127.0.0.1:0", echo, **options):
             pass
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, ValueError])
+async def test_what_the_block_of_a_listener_raises_arrives_as_it_is(kind: type[BaseException]) -> None:
+    with pytest.raises(kind):
+        async with open_listener("test", "127.0.0.1:0", echo):
+            raise kind
+
+
+async def test_a_server_that_ends_while_a_listener_opens_closes_it_too() -> None:
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as task_group, Server() as server:
+
+            async def open_one() -> None:
+                try:
+                    await server.open("late", "localhost:0", echo)
+                except ListenerClosed:
+                    logging.getLogger(__name__).debug("the server was faster")
+
+            task_group.start_soon(open_one)
+            while not server.listeners():
+                await anyio.lowlevel.checkpoint()
+    assert server.listeners() == ()

@@ -89,6 +89,7 @@ class Listener:
         self._admission = Admission(options, options.access_list(), counters or Counters(), is_inet=True)
         self._service = Service(name, handler, options, self._admission, on_event)
         self._state: ListenerState = "new"
+        self._was_run = False
         self._sockets: ListeningSockets | None = None
         self._acceptors: Acceptors | None = None
         self._carrier: Carrier | None = None
@@ -112,8 +113,9 @@ class Listener:
             CannotBind: The address cannot be opened.
             OSError: The listening socket failed for good.
         """
-        if self._state != "new":
+        if self._was_run:
             raise ListenerClosed(f"listener {self.name} was run already: make a new one")
+        self._was_run = True
         try:
             self._sockets = await self._open(self.address)
             async with open_carrier(self._service) as self._carrier:
@@ -274,7 +276,7 @@ class Listener:
             timeout: Seconds for each handler; None is for ever, 0 at once; `shutdown_timeout` when not given.
             rate: Connections told in a second, so that clients do not come back as one wave; None is all at once.
         """
-        if self._state == "new":
+        if not self._was_run:  # one that is just being opened is closed once it is
             raise ListenerClosed(f"listener {self.name} is not open")
         self._ending.timeout_s = self.options.shutdown_timeout if isinstance(timeout, Unset) else timeout
         self._ending.rate_per_s = rate
@@ -386,7 +388,7 @@ async def open_listener(
             await task_group.start(listener.run)
             yield listener
             await listener.close()
-    except ExceptionGroup as group:
+    except BaseExceptionGroup as group:  # a SystemExit or KeyboardInterrupt of the block is to arrive as one
         if len(group.exceptions) == 1:
             raise group.exceptions[0] from group.exceptions[0].__cause__
         raise
