@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 
 from esockd_core._address import parse_address
-from esockd_core._errors import AlreadyOpen, UnknownListener
+from esockd_core._errors import AlreadyOpen, ListenerClosed, UnknownListener
 from esockd_core._listener import Listener
 from esockd_core._options import merge_options
 from esockd_core._stats import Counters
@@ -48,7 +49,7 @@ class Server:
             return None
         if exc is None:
             for listener in self.listeners():
-                task_group.start_soon(listener.close)
+                task_group.start_soon(_close_if_run, listener)
         try:
             return await task_group.__aexit__(exc_type, exc, traceback)
         except BaseExceptionGroup as group:
@@ -74,6 +75,7 @@ class Server:
             InvalidOption: An option is out of bounds, unknown or does not apply.
             AddressInUse: Somebody else listens there.
             CannotBind: The address cannot be opened.
+            ListenerClosed: The server ended meanwhile.
         """
         if self._task_group is None:
             raise RuntimeError("this server is not running: use `async with Server() as server:`")
@@ -95,6 +97,9 @@ class Server:
         return listener
 
     async def _run(self, listener: Listener, *, task_status: TaskStatus[Listener]) -> None:
+        if self._task_group is None:
+            self._listeners.remove(listener)
+            raise ListenerClosed(f"the server ended before listener {listener.name} was open")
         try:
             await listener.run(task_status=task_status)
         except Exception:
@@ -154,3 +159,8 @@ class Server:
             CannotBind: The address cannot be opened.
         """
         await self.listener(name, address).reopen(move_to)
+
+
+async def _close_if_run(listener: Listener) -> None:
+    with suppress(ListenerClosed):  # its opening has not begun, and finds that the server has ended
+        await listener.close()
