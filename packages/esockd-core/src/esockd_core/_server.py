@@ -34,7 +34,7 @@ class Server:
 
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
-        self._counters: dict[tuple[str, str], Counters] = {}
+        self._counters: dict[tuple[str, str], Counters] = {}  # of closed listeners, for the next of the same key
         self._task_group: TaskGroup | None = None
 
     async def __aenter__(self) -> Self:
@@ -83,20 +83,23 @@ class Server:
         if self._find(name, where):
             raise AlreadyOpen(f"listener {name} on {where} is open already: close it first, or give another name")
         on_event = changes.pop("on_event", None)
-        counters = self._counters.setdefault((name, str(where)), Counters())
+        key = (name, str(where))
+        counters = self._counters.get(key) or Counters()
         listener = Listener(
             name, address, handler, merge_options(options, changes), on_event=on_event, counters=counters
         )
+        # Its own while it is open: it takes them along to another address, and who opens here then counts anew.
+        self._counters.pop(key, None)
         self._listeners.append(listener)
         try:
-            await self._task_group.start(self._run, listener)
+            await self._task_group.start(self._run, listener, counters)
         except BaseException:
             if listener in self._listeners:  # cancelled before it ran
                 self._listeners.remove(listener)
             raise
         return listener
 
-    async def _run(self, listener: Listener, *, task_status: TaskStatus[Listener]) -> None:
+    async def _run(self, listener: Listener, counters: Counters, *, task_status: TaskStatus[Listener]) -> None:
         if self._task_group is None:
             self._listeners.remove(listener)
             raise ListenerClosed(f"the server ended before listener {listener.name} was open")
@@ -108,6 +111,7 @@ class Server:
             logger.exception("listener %s failed and is closed", listener.name)
         finally:
             self._listeners.remove(listener)
+            self._counters[listener.name, str(listener.address)] = counters
 
     def listeners(self) -> tuple[Listener, ...]:
         """The open listeners, in the order of their opening."""
