@@ -183,11 +183,11 @@ class TlsOptions:
         self._check_alpn()
         if not isinstance(self.sni, Mapping):
             raise InvalidOption(f"sni is {self.sni!r}; it takes a mapping of server names to TlsCertificate.")
-        for name, certificate in cast("Mapping[object, object]", self.sni).items():
-            if not isinstance(name, str) or not name or "*" in name[1:] or (name[0] == "*" and name[1:2] != "."):
-                raise InvalidOption(f'sni has {name!r}; a server name is "mail.example.org" or "*.example.org".')
+        for server, certificate in cast("Mapping[object, object]", self.sni).items():
+            if not isinstance(server, str) or not server or "*" in server[1:] or (server[0] == "*" and server[1:2] != "."):
+                raise InvalidOption(f'sni has {server!r}; a server name is "mail.example.org" or "*.example.org".')
             if not isinstance(certificate, TlsCertificate):
-                raise InvalidOption(f'sni["{name}"] is {certificate!r}; it takes a TlsCertificate.')
+                raise InvalidOption(f'sni["{server}"] is {certificate!r}; it takes a TlsCertificate.')
 
     def _check_alpn(self) -> None:
         if isinstance(self.alpn, str | bytes):
