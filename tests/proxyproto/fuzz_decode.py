@@ -166,7 +166,7 @@ def check_header(header: ProxyHeader) -> None:
         return
     again, consumed = decode(data)
     assert consumed == len(data)
-    assert again._replace(tlvs=()) == header._replace(tlvs=())
+    assert again.replace(tlvs=()) == header.replace(tlvs=())
 
 
 def check_datagram(data: bytes) -> None:

@@ -54,10 +54,10 @@ def test_encode_computes_the_checksum_anew() -> None:
     received, _ = decode(data)
     assert received.tlvs[0] == Tlv(TlvType.NOOP, b"ab")
     assert received.crc32c is not None
-    changed = received._replace(source=B4)
+    changed = received.replace(source=B4)
     assert decode(encode(changed))[0].crc32c not in {None, received.crc32c}
     assert encode(received, checksum=True) == data
-    assert encode(header._replace(tlvs=(Tlv(TlvType.CRC32C, b""),)))[28:31] == b"\3\0\4"
+    assert encode(header.replace(tlvs=(Tlv(TlvType.CRC32C, b""),)))[28:31] == b"\3\0\4"
 
 
 def test_encode_pads_with_a_noop() -> None:
@@ -71,7 +71,7 @@ def test_encode_pads_with_a_noop() -> None:
 
 
 def _v2(**changes: Any) -> ProxyHeader:
-    return ProxyHeader(source=A4, destination=B4)._replace(**changes)
+    return ProxyHeader(source=A4, destination=B4).replace(**changes)
 
 
 @pytest.mark.parametrize(
@@ -100,8 +100,6 @@ def _v2(**changes: Any) -> ProxyHeader:
         ),
         (_v2(command=Command.LOCAL), "carry no addresses"),
         (_v2(family=Family.UNSPEC, transport=Transport.UNSPEC), "carry no addresses"),
-        (_v2(tlvs=(Tlv(256, b""),)), "a TLV of type 256"),
-        (_v2(tlvs=(Tlv(1, bytes(65536)),)), "with 65536 bytes"),
         (_v2(tlvs=(Tlv(1, bytes(65530)),)), "65545 bytes of addresses and TLVs"),
         (_v2(tlvs=(Tlv(5, bytes(129)),)), "a UNIQUE_ID of 129 bytes; at most 128"),
         (_v2(tlvs=(Tlv(3, b""), Tlv(3, b""))), "two TLVs of type CRC32C"),
@@ -116,6 +114,13 @@ def test_encode_refuses_what_the_protocol_cannot_say(header: ProxyHeader, messag
     with pytest.raises(UnencodableHeader, match=message) as caught:
         encode(header)
     assert isinstance(caught.value, ProxyProtocolError)
+
+
+def test_a_header_is_not_made_of_tlvs_out_of_range() -> None:
+    with pytest.raises(UnencodableHeader, match="a TLV of type 256"):
+        ProxyHeader(tlvs=[Tlv(256, b"")])
+    with pytest.raises(UnencodableHeader, match="with 65536 bytes"):
+        ProxyHeader(tlvs=[Tlv(1, bytes(65536))])
 
 
 def test_encode_refuses_padding_that_no_noop_fills() -> None:
@@ -137,6 +142,10 @@ def test_a_header_is_a_value() -> None:
     )
     assert pickle.loads(pickle.dumps(header)) == copy.deepcopy(header) == header
     assert len({header, copy.copy(header)}) == 1
+    assert header.replace(version=1).tlvs == header.tlvs == (Tlv(1, b"h2"),)
+    assert repr(header).endswith(
+        "destination=Endpoint(host='198.51.100.7', port=443), tlvs=(Tlv(type=1, value=b'h2'),))"
+    )
     with pytest.raises(AttributeError):
         header.version = 1  # type: ignore[misc]
 

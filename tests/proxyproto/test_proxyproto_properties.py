@@ -74,7 +74,7 @@ def test_a_checksum_changes_nothing_else(header: ProxyHeader, rest: bytes) -> No
     data = encode(header, checksum=True)
     received, consumed = decode(data + rest)
     assert received.tlvs[:-1] == header.tlvs
-    assert received._replace(tlvs=header.tlvs) == header
+    assert received.replace(tlvs=header.tlvs) == header
     assert consumed == len(data)
     assert encode(received) == data
 

@@ -216,7 +216,7 @@ def test_a_key_costs_less_than_300_bytes() -> None:
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from("abcd"), st.integers(0, 3), st.one_of(st.just(0), st.integers(-(10**9), 2 * 10**9)))
+        st.tuples(st.sampled_from("abcd"), st.integers(1, 3), st.one_of(st.just(0), st.integers(-(10**9), 2 * 10**9)))
     ),
     st.sampled_from([1, 3, Fraction(2, 7), 0]),
     st.integers(1, 5),
@@ -235,14 +235,57 @@ def test_every_key_equals_a_fraction_model_and_only_full_keys_are_forgotten(
         refilled = {known: held + rate * Fraction(passed_ns, 10**9) for known, held in tokens.items()}
         tokens = {known: held for known, held in refilled.items() if held < 3}
         room = key in tokens or len(tokens) < max_keys
-        granted = n == 0 or (room and tokens.get(key, Fraction(3)) >= n)
+        granted = room and tokens.get(key, Fraction(3)) >= n
         assert buckets.try_acquire(key, n) is granted
-        if granted and n:
+        if granted:
             tokens[key] = tokens.get(key, Fraction(3)) - n
         assert len(tokens) <= buckets.key_count <= max_keys
         for known, held in tokens.items():
             missing = (3 - held) / rate * 10**9 if rate else math.inf
             assert buckets.wait_time(known, 3) == (math.ceil(missing) / 1e9 if rate else math.inf)
+
+
+def test_reconfigure_keeps_the_tokens_of_every_key() -> None:
+    clock = FakeClock(10**12)
+    buckets = KeyedTokenBucket(1, 10, clock)
+    buckets.try_acquire("a", 9)
+    buckets.try_acquire("b", 2)
+    buckets.reconfigure(Fraction(1, 3), 5)
+    assert buckets.rate == Rate(Fraction(1, 3), 5)
+    assert buckets.wait_time("a", 5) == 12.0
+    assert buckets.wait_time("b", 5) == 0.0
+    assert buckets.forget_full() == 1
+    clock.advance(12)
+    assert buckets.forget_full() == 0
+
+
+def test_reconfigure_keeps_fractions_of_tokens_exactly() -> None:
+    clock = FakeClock()
+    buckets = KeyedTokenBucket(3, 1, clock)
+    buckets.try_acquire("a")
+    clock.now_ns = 1
+    buckets.reconfigure(Fraction(1, 7), 1)
+    buckets.reconfigure(3, 1)
+    assert buckets.wait_time("a") == 0.333333333
+    clock.now_ns = 333_333_333
+    assert not buckets.try_acquire("a")
+    clock.now_ns = 333_333_334
+    assert buckets.try_acquire("a")
+
+
+def test_a_larger_burst_fills_up_for_known_keys_and_is_full_for_new_ones() -> None:
+    buckets = KeyedTokenBucket(1, 2, FakeClock())
+    buckets.try_acquire("a", 2)
+    buckets.reconfigure(1, 5)
+    assert buckets.wait_time("a", 5) == 5.0
+    assert buckets.wait_time("b", 5) == 0.0
+
+
+def test_a_refused_reconfiguration_of_keys_changes_nothing() -> None:
+    buckets = KeyedTokenBucket(1, 2, FakeClock())
+    with pytest.raises(InvalidRateError):
+        buckets.reconfigure(1, 0)
+    assert buckets.rate == Rate(1, 2)
 
 
 async def call(buckets: KeyedTokenBucket, key: Hashable, served: list[Hashable], n: int = 1) -> None:
@@ -270,6 +313,26 @@ async def test_waiters_of_one_key_are_served_in_turn_and_hold_up_no_other_key() 
             clock.advance(1)
     assert served == ["a", "a"]
     assert buckets.wait_time("a") == 1.0
+
+
+@pytest.mark.anyio
+async def test_reconfigure_retimes_the_waiters_of_a_key() -> None:
+    clock = FakeClock()
+    buckets = KeyedTokenBucket(Fraction(1, 7), 1, clock)
+    buckets.reconfigure(Fraction(1, 1000), 1)
+    served: list[Hashable] = []
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            buckets.try_acquire("a")
+            tasks.start_soon(call, buckets, "a", served)
+            await anyio.wait_all_tasks_blocked()
+            assert buckets.wait_time("a") == 2000.0
+            buckets.reconfigure(2, 1)
+            await anyio.wait_all_tasks_blocked()
+            clock.advance(0.5)
+            await anyio.wait_all_tasks_blocked()
+    assert served == ["a"]
+    assert buckets.wait_time("a") == 0.5
 
 
 @pytest.mark.anyio

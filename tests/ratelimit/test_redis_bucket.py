@@ -323,7 +323,7 @@ async def test_stock_is_kept_again_after_the_server_was_away(own_redis: RedisSer
 
 
 async def test_a_server_that_hangs_costs_one_timeout_and_is_used_again_when_it_goes_on(own_redis: RedisServer) -> None:
-    async with open_bucket(own_redis, 0, 10, when_away="open", timeout_s=0.05, retry_s=0.2) as bucket:
+    async with open_bucket(own_redis, 0, 10, when_away="open", timeout_s=0.5, retry_s=0.5) as bucket:
         assert await bucket.take(9)
         own_redis.pause()
         assert await bucket.take(10)
@@ -338,7 +338,7 @@ async def test_a_server_that_hangs_costs_one_timeout_and_is_used_again_when_it_g
 
 
 async def test_the_event_loop_runs_on_while_the_server_hangs(own_redis: RedisServer) -> None:
-    async with open_bucket(own_redis, 0, 10, timeout_s=0.2) as bucket:
+    async with open_bucket(own_redis, 0, 10, timeout_s=0.5) as bucket:
         assert await bucket.take()
         own_redis.pause()
         turns = 0
@@ -354,7 +354,7 @@ async def test_the_event_loop_runs_on_while_the_server_hangs(own_redis: RedisSer
 async def test_a_caller_cancelled_while_the_server_hangs_ends_within_the_timeout(
     own_redis: RedisServer,
 ) -> None:
-    async with open_bucket(own_redis, 0, 10, timeout_s=0.1) as bucket:
+    async with open_bucket(own_redis, 0, 10, timeout_s=0.5) as bucket:
         assert await bucket.take()
         own_redis.pause()
         with anyio.move_on_after(0.01):

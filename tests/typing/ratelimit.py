@@ -6,7 +6,17 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import assert_type
 
-from esockd_ratelimit import Limiter, Rate, Reservation, TokenBucket
+from esockd_ratelimit import (
+    CompositeLimiter,
+    KeyedLimiter,
+    KeyedTokenBucket,
+    Limiter,
+    Rate,
+    Reservation,
+    TokenBucket,
+    Verdict,
+)
+from esockd_ratelimit.redis import RedisTokenBucket
 
 
 def rates_come_as_numbers_fractions_and_rates() -> None:
@@ -27,3 +37,23 @@ async def tokens_are_taken_promised_or_awaited(bucket: TokenBucket) -> None:
 
 def a_bucket_is_a_limiter(bucket: TokenBucket) -> Limiter:
     return bucket
+
+
+def a_composite_is_a_limiter_too(bucket: TokenBucket, sources: KeyedTokenBucket) -> Limiter:
+    composite = CompositeLimiter({"all": bucket, "source": sources})
+    assert_type(composite.decide(key="192.0.2.1"), Verdict)
+    assert_type(composite.try_acquire(2, key="192.0.2.1"), bool)
+    CompositeLimiter({"all": 3})  # type: ignore[dict-item]
+    return composite
+
+
+def a_keyed_bucket_is_a_keyed_limiter(sources: KeyedTokenBucket) -> KeyedLimiter:
+    KeyedTokenBucket(1, when_full="panic")  # type: ignore[arg-type]
+    return sources
+
+
+async def a_shared_bucket_is_a_limiter(url: str) -> Limiter:
+    async with RedisTokenBucket(url, "name", 100, when_away="local") as bucket:
+        assert_type(await bucket.take(), bool)
+        assert_type(bucket.try_acquire(), bool)
+        return bucket

@@ -24,7 +24,14 @@ def parse_address(address: Address, version: Literal[4, 6] | None = None) -> tup
         InvalidAddress: It is no address.
     """
     if isinstance(address, str) and version is None:
-        return _from_text(address)
+        try:
+            if ":" not in address:
+                return 4, int.from_bytes(inet_pton(AF_INET, address))
+            if address.startswith("unix:"):
+                return 0, 0
+            return _unmap(int.from_bytes(inet_pton(AF_INET6, address.partition("%")[0])))
+        except (OSError, ValueError):
+            raise not_an_address(address) from None
     if isinstance(address, int) and not isinstance(address, bool):
         return _from_int(address, version)
     if version is not None:
@@ -39,17 +46,6 @@ def parse_address(address: Address, version: Literal[4, 6] | None = None) -> tup
 def not_an_address(text: str) -> InvalidAddress:
     """The error for a text that is no address."""
     return InvalidAddress(text, "write a plain IPv4 or IPv6 address, without port, brackets or blanks; no host name")
-
-
-def _from_text(text: str) -> tuple[Literal[0, 4, 6], int]:
-    if text.startswith("unix:"):
-        return 0, 0
-    try:
-        if ":" not in text:
-            return 4, int.from_bytes(inet_pton(AF_INET, text))
-        return _unmap(int.from_bytes(inet_pton(AF_INET6, text.partition("%")[0])))
-    except (OSError, ValueError):
-        raise not_an_address(text) from None
 
 
 def _from_int(value: int, version: int | None) -> tuple[Literal[4, 6], int]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Generic, Protocol, TypeVar, o
 from esockd_cidr._wide import WideArray
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from typing import Self
 
 GAP: Final = 0xFFFFFFFF
@@ -24,14 +24,19 @@ SPANS_A_PAGE: Final = 64  # a larger page is slower to search, a smaller one was
 GROWTH: Final = 4  # pages are laid out anew when there are this many times the spans they were laid out for
 
 
-class IntArray(Protocol):
-    """What the starts of spans are kept in: `array` or `WideArray`."""
+class IntSequence(Protocol):
+    """What the bounds of pages are kept in: `range` or `WideArray`."""
 
     def __len__(self) -> int: ...
     @overload
     def __getitem__(self, at: int, /) -> int: ...
     @overload
     def __getitem__(self, at: slice, /) -> Self: ...
+
+
+class IntArray(IntSequence, Protocol):
+    """What the starts of spans are kept in: `array` or `WideArray`."""
+
     def __add__(self, other: Self, /) -> Self: ...
 
 
@@ -51,7 +56,7 @@ class Table(ABC, Generic[Column]):
     width: ClassVar[int]
 
     def __init__(
-        self, bounds: Sequence[int], starts: list[Column], ranks: list[array[int]], count: int, laid_out_for: int
+        self, bounds: IntSequence, starts: list[Column], ranks: list[array[int]], count: int, laid_out_for: int
     ) -> None:
         self.bounds = bounds
         self.starts = starts
@@ -114,7 +119,7 @@ class Table(ABC, Generic[Column]):
 
     @classmethod
     @abstractmethod
-    def _layout(cls, starts: list[int]) -> Sequence[int]: ...
+    def _layout(cls, starts: list[int]) -> IntSequence: ...
 
     @staticmethod
     @abstractmethod
@@ -124,12 +129,13 @@ class Table(ABC, Generic[Column]):
         return self.bounds[page + 1] if page + 1 < len(self.bounds) else 1 << self.width
 
     @classmethod
-    def _cut(cls, starts: Column, ranks: array[int], bounds: Sequence[int]) -> tuple[list[Column], list[array[int]]]:
+    def _cut(cls, starts: Column, ranks: array[int], bounds: IntSequence) -> tuple[list[Column], list[array[int]]]:
         pages: list[Column] = []
         rank_pages: list[array[int]] = []
         begin = 0
-        for number, bound in enumerate(bounds, start=1):
-            end = bisect_left(starts, bounds[number], begin) if number < len(bounds) else len(starts)
+        for number in range(len(bounds)):
+            bound, last = bounds[number], number + 1 == len(bounds)
+            end = len(starts) if last else bisect_left(starts, bounds[number + 1], begin)
             page, page_ranks = starts[begin:end], ranks[begin:end]
             if begin == end or starts[begin] != bound:  # a span reaches in from the page before
                 page, page_ranks = cls._column([bound]) + page, ranks[begin - 1 : begin] + page_ranks
@@ -150,7 +156,7 @@ class TableV4(Table["array[int]"]):
     width = 32
 
     def __init__(
-        self, bounds: Sequence[int], starts: list[array[int]], ranks: list[array[int]], count: int, laid_out_for: int
+        self, bounds: IntSequence, starts: list[array[int]], ranks: list[array[int]], count: int, laid_out_for: int
     ) -> None:
         super().__init__(bounds, starts, ranks, count, laid_out_for)
         self.shift = 33 - len(bounds).bit_length()
@@ -163,7 +169,7 @@ class TableV4(Table["array[int]"]):
         return value >> self.shift
 
     @classmethod
-    def _layout(cls, starts: list[int]) -> Sequence[int]:
+    def _layout(cls, starts: list[int]) -> IntSequence:
         pages = 1 << (len(starts) // SPANS_A_PAGE).bit_length()
         return range(0, 1 << 32, (1 << 32) // pages)
 
@@ -177,17 +183,18 @@ class TableV6(Table[WideArray]):
 
     __slots__ = ()
     width = 128
+    bounds: WideArray
 
     def rank(self, value: int) -> int:
-        page = bisect_right(self.bounds, value) - 1
+        page = self.bounds.find(value) - 1
         return self.ranks[page][self.starts[page].find(value) - 1]
 
     def _page_of(self, value: int) -> int:
-        return bisect_right(self.bounds, value) - 1
+        return self.bounds.find(value) - 1
 
     @classmethod
-    def _layout(cls, starts: list[int]) -> Sequence[int]:
-        return starts[:: 2 * SPANS_A_PAGE]
+    def _layout(cls, starts: list[int]) -> IntSequence:
+        return WideArray.of(starts[:: 2 * SPANS_A_PAGE])
 
     @staticmethod
     def _column(values: list[int]) -> WideArray:

@@ -41,4 +41,6 @@ class View:
         if not family:
             return self.unix
         rank = self.v4.rank(value) if family == 4 else self.v6.rank(value)
-        return min(rank, self.fallback)
+        if rank > self.fallback:
+            return self.fallback
+        return rank

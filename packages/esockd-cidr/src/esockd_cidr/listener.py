@@ -40,9 +40,9 @@ class AccessListener(Listener[StreamT]):
 
     def __init__(self, listener: Listener[StreamT], access: AccessList) -> None:
         self.access = access
-        self.accepted = 0
-        self.closed_forbidden = 0
-        self.closed_early = 0
+        self.accepted: int = 0
+        self.closed_forbidden: int = 0
+        self.closed_early: int = 0
         self._listener = listener
 
     async def serve(self, handler: Callable[[StreamT], Any], task_group: TaskGroup | None = None) -> None:

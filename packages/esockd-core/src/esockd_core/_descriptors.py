@@ -26,21 +26,20 @@ class DescriptorWatch:
     Counting them costs time in proportion to those in use, so each look buys as many accepts as half of the free ones.
 
     Attributes:
+        accepts_until_look: Counted down by the accept path; `look` is due at 0.
         scarce: Set once fewer than `SCARCE` are free.
     """
 
     def __init__(self) -> None:
-        self._accepts_until_look = 0
+        self.accepts_until_look = 0
         self.scarce = anyio.Event()
 
-    def count_accept(self) -> None:
-        """One more descriptor is in use."""
-        self._accepts_until_look -= 1
-        if self._accepts_until_look <= 0:
-            free = free_descriptors()
-            self._accepts_until_look = free // 2
-            if free < SCARCE:
-                self.scarce.set()
+    def look(self) -> None:
+        """See how many are free, and when to look again."""
+        free = free_descriptors()
+        self.accepts_until_look = free // 2
+        if free < SCARCE:
+            self.scarce.set()
 
 
 async def wait_until_plenty() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -17,7 +17,7 @@ from esockd_core._stats import Stats
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from esockd_core._admission import Admission
     from esockd_core._connection import Carried, StreamConnection
@@ -50,6 +50,7 @@ class Service:
         "counters",
         "loop",
         "name",
+        "new_task",
         "on_event",
         "options",
         "serve",
@@ -58,6 +59,8 @@ class Service:
 
     loop: asyncio.AbstractEventLoop
     """The event loop, set by its carrier; trio has none."""
+    new_task: Callable[[Coroutine[Any, Any, object]], asyncio.Task[object]]
+    """Starts a task named after the listener, likewise."""
     caps_reads: bool
     """Whether the loop's transports have a `max_size` of a read, likewise."""
 

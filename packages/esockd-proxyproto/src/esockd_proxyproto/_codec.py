@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
-_DEFAULTS: Final = Options(DEFAULT_LIMIT_BYTES, verify_checksum=True, tolerate=Tolerance.NONE)
+_STRICT: Final = Tolerance.NONE
+_DEFAULTS: Final = Options(DEFAULT_LIMIT_BYTES, verify_checksum=True, tolerate=_STRICT)
 
 
 def decode(
@@ -49,7 +50,7 @@ def decode(
     >>> header.source, consumed
     (Endpoint(host='192.0.2.1', port=56324), 45)
     """
-    if max_length == DEFAULT_LIMIT_BYTES and verify_checksum and tolerate is Tolerance.NONE:
+    if max_length == DEFAULT_LIMIT_BYTES and verify_checksum and tolerate is _STRICT:
         options = _DEFAULTS
     else:
         check_max_length(max_length)

@@ -26,14 +26,18 @@ _SECOND: Final = [_one_byte_on(crc) for crc in _THIRD]
 _FIRST: Final = [_one_byte_on(crc) for crc in _SECOND]
 
 
-def crc32c(data: bytes) -> int:
-    """The checksum of data as a 32-bit number; it travels in network byte order (PP 2.2.3).
+def crc32c(data: bytes, before: int = 0) -> int:
+    """The checksum of data, as a 32-bit number; it travels in network byte order (PP 2.2.3).
+
+    Args:
+        data: Any bytes.
+        before: The checksum of the bytes in front of them.
 
     >>> hex(crc32c(b"123456789"))
     '0xe3069283'
     """
     first, second, third, last = _FIRST, _SECOND, _THIRD, _LAST
-    crc = _ALL_ONES
+    crc = before ^ _ALL_ONES
     whole = len(data) & ~3
     for word in struct.unpack_from(f"<{whole >> 2}I", data):
         crc ^= word

@@ -97,17 +97,30 @@ class Decoder:
             raise self._error
         if self._header is not None:
             raise ProxyProtocolError("the header is complete: later bytes are not the decoder's; use `trailing` first")
-        self._buffer += data
         try:
-            return self._read()
+            if not self._buffer:
+                return self._read(data)
+            self._buffer += data
+            return self._read_on()
         except IncompleteHeader as error:
             self._missing = error.missing
+            self._buffer = self._buffer or bytearray(data)
             return None
         except InvalidHeader as error:
             self._error = error
+            self._buffer = self._buffer or bytearray(data)
             raise
 
-    def _read(self) -> ProxyHeader:
+    def _read(self, data: Buffer) -> ProxyHeader:
+        max_length, verify_checksum, tolerate = self._options
+        self._header, consumed = decode(data, max_length=max_length, verify_checksum=verify_checksum, tolerate=tolerate)
+        self._missing = 0
+        self._trailing = bytes(data[consumed:])
+        self._buffer.clear()
+        return self._header
+
+    def _read_on(self) -> ProxyHeader:
+        """Read what came in pieces; of TLVs, only what is new."""
         available = len(self._buffer)
         if self._walk is None and available >= FIXED.size and self._buffer[0] != ord("P"):
             fixed = read_fixed(self._buffer, self._options)
@@ -116,11 +129,4 @@ class Decoder:
         if self._walk is not None and available < self._whole:
             self._walk.advance(self._buffer, available)
             raise IncompleteHeader(self._whole - available)
-        max_length, verify_checksum, tolerate = self._options
-        header, consumed = decode(
-            self._buffer, max_length=max_length, verify_checksum=verify_checksum, tolerate=tolerate
-        )
-        self._header, self._missing = header, 0
-        self._trailing = bytes(self._buffer[consumed:])
-        self._buffer.clear()
-        return header
+        return self._read(self._buffer)

@@ -10,7 +10,7 @@ from ._crc32c import crc32c
 from ._errors import UnencodableHeader
 from ._header import UNIX_PATH_BYTES, Command, Endpoint, Family, ProxyHeader, Transport, UnixEndpoint
 from ._options import LARGEST_LIMIT_BYTES
-from ._tlv import CRC32C_BYTES, TLV_HEADER, UNIQUE_ID_LIMIT_BYTES, Tlv, TlvType
+from ._tlv import CRC32C_BYTES, TLV_HEADER, UNIQUE_ID_LIMIT_BYTES, Tlv, TlvType, join
 from ._v2 import FIXED, SIGNATURE
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def encode(header: ProxyHeader, *, checksum: bool = False, pad_to: int = 0) -> b
 
 
 def _encode_v1(header: ProxyHeader) -> bytes:
-    _, command, family, transport, source, destination, _ = header
+    _, command, family, transport, source, destination, *_ = header
     if command == Command.LOCAL or (family, transport) == (Family.UNSPEC, Transport.UNSPEC):
         _refuse_addresses(header)
         return b"PROXY UNKNOWN\r\n"
@@ -70,12 +70,12 @@ def _encode_v1(header: ProxyHeader) -> bytes:
 
 
 def _encode_v2(header: ProxyHeader, *, checksum: bool, pad_to: int) -> bytes:
-    fixed = _fixed_bytes(header)
+    start = _fixed_bytes(header)
     addresses = _addresses(header)
-    tlvs = list(header.tlvs)
+    tlvs = _checked(header.tlvs)
     if checksum and not any(tlv.type == TlvType.CRC32C for tlv in tlvs):
         tlvs.append(Tlv(TlvType.CRC32C, bytes(CRC32C_BYTES)))
-    size = FIXED.size + len(addresses) + sum(TLV_HEADER.size + len(tlv.value) for tlv in tlvs)
+    size = FIXED.size + len(addresses) + len(join(tlvs))
     if pad_to > size:
         gap = pad_to - size - TLV_HEADER.size
         if gap < 0:
@@ -83,14 +83,16 @@ def _encode_v2(header: ProxyHeader, *, checksum: bool, pad_to: int) -> bytes:
         tlvs.append(Tlv(TlvType.NOOP, bytes(gap)))
     elif pad_to and pad_to < size:
         raise UnencodableHeader(f"the header has {size} bytes, more than pad_to={pad_to}")
-    block, checksum_at = _tlv_bytes(tlvs)
-    length = len(addresses) + len(block)
-    if length > LARGEST_LIMIT_BYTES:
-        raise UnencodableHeader(f"{length} bytes of addresses and TLVs; the length field reaches to 65535 (PP 2.2)")
-    data = fixed + struct.pack("!H", length) + addresses + block
-    if checksum_at is not None:
-        at = FIXED.size + len(addresses) + checksum_at
-        data = data[:at] + struct.pack("!I", crc32c(data)) + data[at + CRC32C_BYTES :]
+    block = addresses + join(tlvs)
+    if len(block) > LARGEST_LIMIT_BYTES:
+        raise UnencodableHeader(f"{len(block)} bytes of addresses and TLVs; the length field reaches to 65535 (PP 2.2)")
+    data = start + struct.pack("!H", len(block)) + block
+    at = FIXED.size + len(addresses)
+    for type_, value in tlvs:
+        at += TLV_HEADER.size
+        if type_ == TlvType.CRC32C:
+            return data[:at] + struct.pack("!I", crc32c(data)) + data[at + CRC32C_BYTES :]
+        at += len(value)
     return data
 
 
@@ -110,7 +112,7 @@ def _fixed_bytes(header: ProxyHeader) -> bytes:
 
 
 def _addresses(header: ProxyHeader) -> bytes:
-    _, command, family, _, source, destination, _ = header
+    _, command, family, _, source, destination, *_ = header
     if command == Command.LOCAL or family == Family.UNSPEC:
         _refuse_addresses(header)
         return b""
@@ -150,23 +152,12 @@ def _unix(endpoint: Endpoint | UnixEndpoint | None, name: str) -> bytes:
     return endpoint.path.ljust(UNIX_PATH_BYTES, b"\0")
 
 
-def _tlv_bytes(tlvs: Iterable[Tlv]) -> tuple[bytes, int | None]:
-    """The block of TLVs with a checksum of zeros, and that one's offset in it."""
-    block = bytearray()
-    checksum_at = None
-    for type_, value in tlvs:
-        if not 0 <= type_ <= 255 or len(value) > LARGEST_LIMIT_BYTES:
-            raise UnencodableHeader(
-                f"a TLV of type {type_!r} with {len(value)} bytes; 0 to 255 and 65535 are the limits"
-            )
-        if type_ == TlvType.UNIQUE_ID and len(value) > UNIQUE_ID_LIMIT_BYTES:
-            raise UnencodableHeader(f"a UNIQUE_ID of {len(value)} bytes; at most 128 are allowed (PP 2.2.5)")
-        block += TLV_HEADER.pack(type_, len(value))
-        if type_ == TlvType.CRC32C:
-            if checksum_at is not None:
-                raise UnencodableHeader("two TLVs of type CRC32C; a header has one checksum (PP 2.2.3)")
-            checksum_at = len(block)
-            value = bytes(CRC32C_BYTES)  # noqa: PLW2901
-            block[-2:] = struct.pack("!H", CRC32C_BYTES)
-        block += value
-    return bytes(block), checksum_at
+def _checked(tlvs: Iterable[Tlv]) -> list[Tlv]:
+    """The TLVs with a checksum of zeros for whatever checksum they have."""
+    checked = [Tlv(TlvType.CRC32C, bytes(CRC32C_BYTES)) if tlv.type == TlvType.CRC32C else tlv for tlv in tlvs]
+    if sum(tlv.type == TlvType.CRC32C for tlv in checked) > 1:
+        raise UnencodableHeader("two TLVs of type CRC32C; a header has one checksum (PP 2.2.3)")
+    for tlv in checked:
+        if tlv.type == TlvType.UNIQUE_ID and len(tlv.value) > UNIQUE_ID_LIMIT_BYTES:
+            raise UnencodableHeader(f"a UNIQUE_ID of {len(tlv.value)} bytes; at most 128 are allowed (PP 2.2.5)")
+    return checked

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from . import _views
-from ._tlv import Tlv, TlvType
+from ._tlv import Tlv, TlvType, join, split
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -92,7 +92,7 @@ class _Fields(NamedTuple):
     transport: Transport
     source: Endpoint | UnixEndpoint | None
     destination: Endpoint | UnixEndpoint | None
-    tlvs: tuple[Tlv, ...]
+    tlv_bytes: bytes
 
 
 class ProxyHeader(_Fields):
@@ -109,6 +109,9 @@ class ProxyHeader(_Fields):
         source: Where the client connected from.
         destination: What the client connected to.
         tlvs: Additional values of version 2, in the order of the wire.
+
+    Raises:
+        UnencodableHeader: A TLV's type or length is out of range.
     """
 
     __slots__ = ()
@@ -128,11 +131,29 @@ class ProxyHeader(_Fields):
             family = _family_of(source)
         if transport is None:
             transport = Transport.UNSPEC if source is None else Transport.STREAM
-        return super().__new__(cls, version, command, family, transport, source, destination, tuple(tlvs))
+        return super().__new__(cls, version, command, family, transport, source, destination, join(tlvs))
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        """What copy and pickle pass to the constructor."""
+        return (*self[:-1], self.tlvs)
+
+    def __repr__(self) -> str:
+        fields = [*zip(self._fields[:-1], self, strict=False), ("tlvs", self.tlvs)]
+        return f"ProxyHeader({', '.join(f'{name}={value!r}' for name, value in fields)})"
+
+    def replace(self, **changes: Any) -> ProxyHeader:
+        """A copy with some fields changed, named as the constructor's arguments."""
+        fields = dict(zip(self._fields[:-1], self, strict=False))
+        return ProxyHeader(**(fields | {"tlvs": self.tlvs} | changes))
+
+    @property
+    def tlvs(self) -> tuple[Tlv, ...]:
+        """Every TLV, in order and raw. They are kept as bytes and cut when this is asked for."""
+        return split(self.tlv_bytes, 0) or ()
 
     def tlv(self, type: int) -> bytes | None:  # noqa: A002 - the field's name in the specification
         """The raw value of the first TLV of a type, or None when there is none."""
-        return _views.find(self.tlvs, type)
+        return _views.find(self.tlv_bytes, type)
 
     @property
     def alpn(self) -> bytes | None:
@@ -146,12 +167,12 @@ class ProxyHeader(_Fields):
         Raises:
             InvalidTlv: The value is not UTF-8.
         """
-        return _views.text(self.tlvs, TlvType.AUTHORITY, "utf-8")
+        return _views.text(self.tlv_bytes, TlvType.AUTHORITY, "utf-8")
 
     @property
     def crc32c(self) -> int | None:
         """The checksum as received (PP 2.2.3)."""
-        return _views.integer(self.tlvs, TlvType.CRC32C)
+        return _views.integer(self.tlv_bytes, TlvType.CRC32C)
 
     @property
     def unique_id(self) -> bytes | None:
@@ -165,7 +186,7 @@ class ProxyHeader(_Fields):
         Raises:
             InvalidTlv: The value is shorter than its fixed part, or its sub-TLVs do not fill it exactly.
         """
-        return _views.ssl(self.tlvs)
+        return _views.ssl(self.tlv_bytes)
 
     @property
     def netns(self) -> str | None:
@@ -174,7 +195,7 @@ class ProxyHeader(_Fields):
         Raises:
             InvalidTlv: The value is not US-ASCII.
         """
-        return _views.text(self.tlvs, TlvType.NETNS, "ascii")
+        return _views.text(self.tlv_bytes, TlvType.NETNS, "ascii")
 
     @property
     def aws_vpce_id(self) -> str | None:
@@ -183,7 +204,7 @@ class ProxyHeader(_Fields):
         Raises:
             InvalidTlv: The value is not US-ASCII.
         """
-        return _views.aws_vpce_id(self.tlvs)
+        return _views.aws_vpce_id(self.tlv_bytes)
 
     @property
     def azure_link_id(self) -> int | None:
@@ -192,7 +213,7 @@ class ProxyHeader(_Fields):
         Raises:
             InvalidTlv: The value is not a 32-bit number.
         """
-        return _views.azure_link_id(self.tlvs)
+        return _views.azure_link_id(self.tlv_bytes)
 
     @property
     def gcp_psc_connection_id(self) -> int | None:
@@ -201,7 +222,7 @@ class ProxyHeader(_Fields):
         Raises:
             InvalidTlv: The value is not a 64-bit number.
         """
-        return _views.integer(self.tlvs, TlvType.GCP, size_bytes=8)
+        return _views.integer(self.tlv_bytes, TlvType.GCP, size_bytes=8)
 
 
 def _family_of(source: Endpoint | UnixEndpoint | None) -> Family:

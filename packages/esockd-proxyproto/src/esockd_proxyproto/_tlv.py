@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ._errors import InvalidHeader
+from ._errors import InvalidHeader, UnencodableHeader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 TLV_HEADER: Final = struct.Struct("!BH")
 UNIQUE_ID_LIMIT_BYTES: Final = 128  # PP 2.2.5
 CRC32C_BYTES: Final = 4  # PP 2.2.3
+LENGTH_LIMIT_BYTES: Final = 65_535
+_TYPES: Final = range(256)
 
 
 class TlvType(IntEnum):
@@ -132,3 +137,19 @@ def split(data: bytes, start: int) -> tuple[Tlv, ...] | None:
         tlvs.append(Tlv(type_, data[start : start + size]))
         start += size
     return tuple(tlvs) if start == len(data) else None
+
+
+def join(tlvs: Iterable[Tlv]) -> bytes:
+    """Write TLVs one after the other.
+
+    Raises:
+        UnencodableHeader: A type or a length is out of range.
+    """
+    parts = []
+    for type_, value in tlvs:
+        if type_ not in _TYPES or len(value) > LENGTH_LIMIT_BYTES:
+            raise UnencodableHeader(
+                f"a TLV of type {type_!r} with {len(value)} bytes; 0 to 255 and 65535 are the limits"
+            )
+        parts += [TLV_HEADER.pack(type_, len(value)), value]
+    return b"".join(parts)

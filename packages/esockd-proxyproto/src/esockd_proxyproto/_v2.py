@@ -10,7 +10,7 @@ from ._crc32c import crc32c
 from ._errors import IncompleteHeader, InvalidHeader, NotProxyHeader
 from ._header import UNIX_PATH_BYTES, Command, Endpoint, Family, ProxyHeader, Transport, UnixEndpoint, new_record
 from ._options import Tolerance
-from ._tlv import CRC32C_BYTES, TLV_HEADER, UNIQUE_ID_LIMIT_BYTES, Tlv, TlvType, TlvWalk, split
+from ._tlv import CRC32C_BYTES, TLV_HEADER, UNIQUE_ID_LIMIT_BYTES, TlvType, TlvWalk, split
 
 if TYPE_CHECKING:
     from ._options import Options
@@ -45,7 +45,12 @@ _KINDS: Final = {
     )
     for transport in (Transport.STREAM, Transport.DGRAM)
 }
+_CRC32C_OF_SIGNATURE: Final = crc32c(SIGNATURE)
 _PROXY: Final = Command.PROXY
+_FIXED_BYTES: Final = FIXED.size
+_TLV_HEADER_BYTES: Final = TLV_HEADER.size
+_unpack_fixed: Final = FIXED.unpack_from
+_unpack_tlv: Final = TLV_HEADER.unpack_from
 _CRC32C: Final = int(TlvType.CRC32C)
 _SPECIAL_TYPES: Final = frozenset({_CRC32C, int(TlvType.UNIQUE_ID)})
 
@@ -59,49 +64,47 @@ def decode_v2(data: bytes, options: Options) -> tuple[ProxyHeader, int]:
         IncompleteHeader: A valid header may still come of it.
         InvalidHeader: None can.
     """
+    max_length, verify_checksum, _ = options
     available = len(data)
-    if available < FIXED.size:
+    if available < _FIXED_BYTES:
         raise IncompleteHeader(read_fixed(data, options).total - available)
-    signature, kind_bytes, length = FIXED.unpack_from(data)
+    signature, kind_bytes, length = _unpack_fixed(data)
     kind = _KINDS.get(kind_bytes)
-    if signature != SIGNATURE or kind is None or length > options.max_length:
+    if signature != SIGNATURE or kind is None or length > max_length:
         return _decode_without_addresses(data, options)
     family, transport, at, unpack_addresses, socket_family = kind
-    total = FIXED.size + length
+    total = _FIXED_BYTES + length
     if available < total or total < at:
         fixed = read_fixed(data, options)
         fixed.walk(options).advance(data, available)
         raise IncompleteHeader(fixed.total - available)
 
-    tlvs: list[Tlv] = []
-    unpack_tlv = TLV_HEADER.unpack_from
+    first, last = at, total - _TLV_HEADER_BYTES
     checksum_at = 0
     sound = True
-    while at < total - 2:
-        type_, size = unpack_tlv(data, at)
-        at += 3
+    while at <= last:
+        type_, size = _unpack_tlv(data, at)
         if type_ in _SPECIAL_TYPES:
             if type_ == _CRC32C:
                 sound = sound and size == CRC32C_BYTES and not checksum_at
-                checksum_at = at
+                checksum_at = at + _TLV_HEADER_BYTES
             else:
                 sound = sound and size <= UNIQUE_ID_LIMIT_BYTES
-        tlvs.append(new_record(Tlv, (type_, data[at : at + size])))
-        at += size
+        at += _TLV_HEADER_BYTES + size
     if at != total or not sound:
         read_fixed(data, options).walk(options).advance(data, total)
-    if checksum_at and options.verify_checksum:
+    if checksum_at and verify_checksum:
         verify(data[:total], checksum_at)
     source: Endpoint | UnixEndpoint
     destination: Endpoint | UnixEndpoint
     if socket_family:
-        source_host, destination_host, source_port, destination_port = unpack_addresses(data, FIXED.size)
+        source_host, destination_host, source_port, destination_port = unpack_addresses(data, _FIXED_BYTES)
         source = new_record(Endpoint, (inet_ntop(socket_family, source_host), source_port))
         destination = new_record(Endpoint, (inet_ntop(socket_family, destination_host), destination_port))
     else:
-        source_path, destination_path = unpack_addresses(data, FIXED.size)
+        source_path, destination_path = unpack_addresses(data, _FIXED_BYTES)
         source, destination = UnixEndpoint(_unpadded(source_path)), UnixEndpoint(_unpadded(destination_path))
-    return new_record(ProxyHeader, (2, _PROXY, family, transport, source, destination, tuple(tlvs))), total
+    return new_record(ProxyHeader, (2, _PROXY, family, transport, source, destination, data[first:at])), total
 
 
 class Fixed(NamedTuple):
@@ -211,6 +214,7 @@ def verify(header: bytes, checksum_at: int) -> None:
     """
     behind = checksum_at + CRC32C_BYTES
     claimed = int.from_bytes(header[checksum_at:behind], "big")
-    actual = crc32c(header[:checksum_at] + bytes(CRC32C_BYTES) + header[behind:])
+    rest = header[len(SIGNATURE) : checksum_at] + bytes(CRC32C_BYTES) + header[behind:]
+    actual = crc32c(rest, _CRC32C_OF_SIGNATURE)
     if claimed != actual:
         raise InvalidHeader(f"the CRC32C says {claimed:#010x}, the bytes have {actual:#010x}", checksum_at, "PP 2.2.3")

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ._errors import InvalidTlv
-from ._tlv import SslSubtype, Tlv, TlvType, split
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from ._tlv import SslSubtype, Tlv, TlvType, join, split
 
 _SSL_FIXED: Final = struct.Struct("!BI")
 _AWS_VPCE_ID: Final = b"\x01"
@@ -32,6 +29,10 @@ class SslInfo:
     tlvs: tuple[Tlv, ...] = ()
 
     @property
+    def _tlv_bytes(self) -> bytes:
+        return join(self.tlvs)
+
+    @property
     def is_tls(self) -> bool:
         """Whether the client connected over TLS."""
         return bool(self.client & 1)
@@ -49,66 +50,65 @@ class SslInfo:
     @property
     def version(self) -> str | None:
         """Such as ``TLSv1.3``."""
-        return text(self.tlvs, SslSubtype.VERSION, "ascii")
+        return text(self._tlv_bytes, SslSubtype.VERSION, "ascii")
 
     @property
     def common_name(self) -> str | None:
         """Common Name of the client certificate's subject."""
-        return text(self.tlvs, SslSubtype.COMMON_NAME, "utf-8")
+        return text(self._tlv_bytes, SslSubtype.COMMON_NAME, "utf-8")
 
     @property
     def cipher(self) -> str | None:
         """Such as ``ECDHE-RSA-AES128-GCM-SHA256``."""
-        return text(self.tlvs, SslSubtype.CIPHER, "ascii")
+        return text(self._tlv_bytes, SslSubtype.CIPHER, "ascii")
 
     @property
     def signature_algorithm(self) -> str | None:
         """What the proxy's certificate is signed with, such as ``RSA-SHA256``."""
-        return text(self.tlvs, SslSubtype.SIGNATURE_ALGORITHM, "ascii")
+        return text(self._tlv_bytes, SslSubtype.SIGNATURE_ALGORITHM, "ascii")
 
     @property
     def key_algorithm(self) -> str | None:
         """The key of the proxy's certificate, such as ``RSA2048``."""
-        return text(self.tlvs, SslSubtype.KEY_ALGORITHM, "ascii")
+        return text(self._tlv_bytes, SslSubtype.KEY_ALGORITHM, "ascii")
 
     @property
     def group(self) -> str | None:
         """The key exchange, such as ``secp256r1``."""
-        return text(self.tlvs, SslSubtype.GROUP, "ascii")
+        return text(self._tlv_bytes, SslSubtype.GROUP, "ascii")
 
     @property
     def signature_scheme(self) -> str | None:
         """What the proxy signed the handshake with, such as ``rsa_pss_rsae_sha256``."""
-        return text(self.tlvs, SslSubtype.SIGNATURE_SCHEME, "ascii")
+        return text(self._tlv_bytes, SslSubtype.SIGNATURE_SCHEME, "ascii")
 
     @property
     def client_certificate(self) -> bytes | None:
         """The client's X.509 certificate in DER."""
-        return find(self.tlvs, SslSubtype.CLIENT_CERTIFICATE)
+        return find(self._tlv_bytes, SslSubtype.CLIENT_CERTIFICATE)
 
     def to_tlv(self) -> Tlv:
         """The raw form, for a header to send."""
-        sub_tlvs = b"".join(struct.pack("!BH", tlv.type, len(tlv.value)) + tlv.value for tlv in self.tlvs)
-        return Tlv(TlvType.SSL, _SSL_FIXED.pack(self.client, self.verify) + sub_tlvs)
+        return Tlv(TlvType.SSL, _SSL_FIXED.pack(self.client, self.verify) + self._tlv_bytes)
 
 
-def find(tlvs: Iterable[Tlv], wanted: int) -> bytes | None:
+def find(tlv_bytes: bytes, wanted: int) -> bytes | None:
     """The value of the first TLV of a type."""
-    for type_, value in tlvs:
+    for type_, value in split(tlv_bytes, 0) or ():
         if type_ == wanted:
             return value
     return None
 
 
-def text(tlvs: Iterable[Tlv], wanted: int, encoding: str) -> str | None:
+def text(tlv_bytes: bytes, wanted: int, encoding: str) -> str | None:
     """The same, decoded."""
-    value = find(tlvs, wanted)
+    value = find(tlv_bytes, wanted)
     return None if value is None else _decoded(value, wanted, encoding)
 
 
-def integer(tlvs: Iterable[Tlv], wanted: int, *, size_bytes: int = 4) -> int | None:
+def integer(tlv_bytes: bytes, wanted: int, *, size_bytes: int = 4) -> int | None:
     """The same, as a number in network byte order."""
-    value = find(tlvs, wanted)
+    value = find(tlv_bytes, wanted)
     if value is None:
         return None
     if len(value) != size_bytes:
@@ -116,9 +116,9 @@ def integer(tlvs: Iterable[Tlv], wanted: int, *, size_bytes: int = 4) -> int | N
     return int.from_bytes(value, "big")
 
 
-def ssl(tlvs: Iterable[Tlv]) -> SslInfo | None:
+def ssl(tlv_bytes: bytes) -> SslInfo | None:
     """The value of type SSL, one level deep: no sub-TLV holds another."""
-    value = find(tlvs, TlvType.SSL)
+    value = find(tlv_bytes, TlvType.SSL)
     if value is None:
         return None
     if len(value) < _SSL_FIXED.size:
@@ -130,17 +130,17 @@ def ssl(tlvs: Iterable[Tlv]) -> SslInfo | None:
     return SslInfo(client, verify, sub_tlvs)
 
 
-def aws_vpce_id(tlvs: Iterable[Tlv]) -> str | None:
+def aws_vpce_id(tlv_bytes: bytes) -> str | None:
     """The id behind AWS' sub-type byte 1."""
-    for type_, value in tlvs:
+    for type_, value in split(tlv_bytes, 0) or ():
         if type_ == TlvType.AWS and value[:1] == _AWS_VPCE_ID:
             return _decoded(value[1:], TlvType.AWS, "ascii")
     return None
 
 
-def azure_link_id(tlvs: Iterable[Tlv]) -> int | None:
+def azure_link_id(tlv_bytes: bytes) -> int | None:
     """The number behind Azure's sub-type byte 1: the one little-endian number of the protocol."""
-    for type_, value in tlvs:
+    for type_, value in split(tlv_bytes, 0) or ():
         if type_ == TlvType.AZURE and value[:1] == _AZURE_LINK_ID:
             if len(value) != 5:
                 raise InvalidTlv(f"Azure's LINKID has {len(value) - 1} bytes where a number of 4 belongs")

@@ -203,14 +203,10 @@ class TokenBucket:
             InvalidRateError: A number is out of its range; nothing was changed.
         """
         new = Rate.of(rate, burst)
-        now = self._settle()
-        missing = Fraction(max(self._full_at - now, 0), self._token)
+        missing = Fraction(max(self._full_at - self._settle(), 0), self._token)
         missing = max(missing + new.burst - self._rate.burst, Fraction(0))
-        self._rate = new
-        self._set_units(Units.of(new, missing))
-        self._full_at = self._now() * self._per_ns + int(missing * self._token)
-        self._queue.convert(self._full_at, self._token)
-        self._settle()
+        units = Units.of(new, missing)
+        self._adopt(new, units, int(missing * units.token))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._rate}, {self.peek()} tokens, {self.waiters} waiting>"
@@ -228,6 +224,14 @@ class TokenBucket:
         if cost > self._capacity:
             raise BurstExceededError(n, self._rate.burst)
         return cost
+
+    def _adopt(self, rate: Rate, units: Units, missing: int) -> None:
+        """Go on in other units, so many of which the bucket is short of full."""
+        self._rate = rate
+        self._set_units(units)
+        self._full_at = self._now() * self._per_ns + missing
+        self._queue.convert(self._full_at, self._token)
+        self._settle()
 
     def _set_units(self, units: Units) -> None:
         self._per_ns, self._token, self._capacity = units

@@ -12,6 +12,7 @@ import heapq
 import itertools
 import socket
 import time
+from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -85,7 +86,8 @@ class KeyedTokenBucket:
         self.max_keys = max_keys
         self.when_full: WhenFull = when_full
         self._rate = Rate.of(rate, burst)
-        self._per_ns, self._token, self._capacity = Units.of(self._rate)
+        self._units = Units.of(self._rate)
+        self._per_ns, self._token, self._capacity = self._units
         self._clock = clock
         self._now = forward_only(clock)
         self._key = key
@@ -179,6 +181,34 @@ class KeyedTokenBucket:
         self._forget(self._now() * self._per_ns, len(self._heap))
         return self.key_count
 
+    def reconfigure(self, rate: Number | Rate, burst: Number | None = None) -> None:
+        """Go on with another rate and burst, given as to the constructor; costs a pass over all keys.
+
+        Each key keeps its tokens, as far as the new burst holds them, and whoever waits keeps its place.
+
+        Raises:
+            InvalidRateError: A number is out of its range; nothing was changed.
+        """
+        new = Rate.of(rate, burst)
+        units = Units.of(new, Fraction(1, self._token))  # whole for whatever was whole before
+        now_ns = self._now()
+        now, then = now_ns * self._per_ns, now_ns * units.per_ns
+        finer = units.token // self._token
+        larger = units.capacity - self._capacity * finer
+
+        def missing(full_at: int) -> int:
+            return max(max(full_at - now, 0) * finer + larger, 0)
+
+        for key, bucket in self._waited_for.items():
+            self._full_at[key] = bucket._full_at  # noqa: SLF001 - a bucket of this package
+            bucket._adopt(new, units, missing(bucket._full_at))  # noqa: SLF001 - as above
+        self._full_at = {key: then + missing(full_at) for key, full_at in self._full_at.items()}
+        self._heap = [(full_at, next(self._numbers), key) for key, full_at in self._full_at.items()]
+        heapq.heapify(self._heap)
+        self._overflow.reconfigure(new)
+        self._rate, self._units = new, units
+        self._per_ns, self._token, self._capacity = units
+
     def _cost(self, n: int) -> int:
         cost = checked(n) * self._token
         if cost > self._capacity:
@@ -227,6 +257,7 @@ class KeyedTokenBucket:
                 raise TooManyKeysError(self.max_keys)
             return self._overflow
         bucket = TokenBucket(self._rate, None, self._clock, max_waiters=None)
+        bucket._set_units(self._units)  # noqa: SLF001 - as above
         bucket._full_at = self._full_at[key]  # noqa: SLF001 - as above
         self._waited_for[key] = bucket
         return bucket

@@ -97,7 +97,7 @@ class AsyncioConnection(Carried, asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         service = self._service
-        self._transport = cast("asyncio.Transport", transport)
+        self._transport = transport  # type: ignore[assignment] # a stream has no other kind
         self.socket_peername = peername = name_of(transport.get_extra_info("peername"))
         if not service.admission.admits(peername):
             self._refuse(service.options.refuse_with)
@@ -111,7 +111,7 @@ class AsyncioConnection(Carried, asyncio.Protocol):
 
     def _start(self) -> None:
         service = self._service
-        self._task = task = service.loop.create_task(service.serve(self), name=service.name)
+        self._task = task = service.new_task(service.serve(self))
         task.add_done_callback(self._handler_done)
 
     def _refuse(self, how: str | bytes) -> None:
@@ -439,12 +439,15 @@ class AsyncioCallbackConnection(AsyncioConnection):
         self._on_data = callbacks.data_received
 
     def _start(self) -> None:
-        self._call(self._callbacks.connection_made)
+        try:
+            self._callbacks.connection_made(self)
+        except Exception as error:  # noqa: BLE001 - whatever a callback raises ends its own connection only
+            self.close_nowait(self._reason_for(error))
 
     def _call(self, callback: Callable[[StreamConnection], None]) -> None:
         try:
             callback(self)
-        except Exception as error:  # noqa: BLE001 - whatever a callback raises ends its own connection only
+        except Exception as error:  # noqa: BLE001
             self.close_nowait(self._reason_for(error))
 
     def data_received(self, data: bytes) -> None:
@@ -459,7 +462,10 @@ class AsyncioCallbackConnection(AsyncioConnection):
     def eof_received(self) -> bool:
         self._eof = True
         if not self._closing:
-            self._call(self._callbacks.eof_received)
+            try:
+                self._callbacks.eof_received(self)
+            except Exception as error:  # noqa: BLE001
+                self.close_nowait(self._reason_for(error))
         return not self._closing
 
     def pause_writing(self) -> None:
@@ -474,8 +480,11 @@ class AsyncioCallbackConnection(AsyncioConnection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.id:
-            error = self._error or exc
-            self._call(lambda connection: self._callbacks.connection_lost(connection, error))
+            try:
+                self._callbacks.connection_lost(self, self._error or exc)
+            except Exception as error:  # noqa: BLE001
+                self._closing = True
+                self._reason = self._reason or self._reason_for(error)
         super().connection_lost(exc)
 
     def request_draining(self) -> None:

@@ -16,6 +16,7 @@ import errno
 import os
 import socket
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -33,7 +34,13 @@ if TYPE_CHECKING:
 @asynccontextmanager
 async def open_asyncio_carrier(service: Service) -> AsyncIterator[AsyncioCarrier]:
     """Give the carrier; native tasks need no context of their own."""
-    service.loop = asyncio.get_running_loop()
+    service.loop = loop = asyncio.get_running_loop()
+    if loop.get_task_factory() is None:
+        service.new_task = partial(
+            asyncio.Task, loop=loop, name=service.name
+        )  # half the cost of create_task
+    else:
+        service.new_task = partial(loop.create_task, name=service.name)
     service.caps_reads = isinstance(service.loop, asyncio.SelectorEventLoop)
     yield AsyncioCarrier(service)
 
@@ -102,10 +109,15 @@ class AsyncioCarrier:
         """Let uvloop accept; return when descriptors become scarce."""
         loop = asyncio.get_running_loop()
         watch = DescriptorWatch()
+        service = self._service
 
         def make_and_count() -> AsyncioConnection:
-            watch.count_accept()
-            return self.make_connection()
+            watch.accepts_until_look -= 1
+            if watch.accepts_until_look <= 0:
+                watch.look()
+            if service.callbacks is not None:
+                return AsyncioCallbackConnection(service, service.callbacks)
+            return AsyncioConnection(service)
 
         server = await loop.create_server(
             make_and_count, sock=listening.dup(), backlog=self._service.options.tcp.backlog, start_serving=False
