@@ -184,7 +184,7 @@ def test_data_in_front_of_a_forged_record_is_still_returned(certfile: Path) -> N
     forged[-1] ^= 1
     assert engine.feed(genuine + bytes(forged)) == b"genuine"
     assert engine.error is not None
-    assert engine.has_outgoing
+    assert engine.outgoing.pending
 
 
 def test_what_is_written_before_the_handshake_is_sent_behind_it(certfile: Path) -> None:

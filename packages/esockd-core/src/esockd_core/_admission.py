@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from esockd_core._stats import Counters, Refusal, Refused
+from esockd_core._upgrade import InUpgrade
 from esockd_ratelimit import source_key
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from esockd_cidr import AccessList
+    from esockd_core._connection import Carried
     from esockd_core._options import ListenerOptions, PeerName
+    from esockd_core._upgrade import Upgraded
+
+
+class Allows(Protocol):
+    """What judges the peer of a socket."""
+
+    def allows(self, host: str) -> bool:
+        """Whether it may come in."""
 
 
 class Admission:
@@ -35,7 +45,9 @@ class Admission:
         "max_per_source",
         "open_by_source",
         "open_count",
+        "peer_access",
         "source_limiter",
+        "upgrading",
     )
 
     def __init__(self, options: ListenerOptions, access: AccessList, counters: Counters, *, is_inet: bool) -> None:
@@ -45,6 +57,8 @@ class Admission:
         self.open_by_source: dict[Hashable, int] = {}
         self.loop_lag_s = 0.0
         self.access = access
+        self.peer_access: Allows = access
+        self.upgrading = InUpgrade()
         self.configure(options)
 
     def configure(self, options: ListenerOptions) -> None:
@@ -66,8 +80,8 @@ class Admission:
             host = peer[0]
         else:
             host = "unix:"
-        if not self.access.allows(host):
-            return self._refuse(peer, Refused.FORBIDDEN, f"access rules: {self.access.match(host) or 'default'}")
+        if not self.peer_access.allows(host):
+            return self._refuse(peer, Refused.FORBIDDEN, self._why_forbidden(host))
         if self.max_connections is not None and self.open_count >= self.max_connections:
             return self._refuse(peer, Refused.MAX_LIMIT, f"max_connections is {self.max_connections}")
         if self.has_source_limits and (source_limit := self._source_limit(host)):
@@ -95,16 +109,26 @@ class Admission:
         """Whether one more connection would find a place."""
         return self.max_connections is None or self.open_count < self.max_connections
 
-    def release(self, peer: PeerName | None) -> None:
+    def admit_source(self, connection: Upgraded) -> None:
+        """Judge who a PROXY header names: here the peer was judged already."""
+
+    def release(self, connection: Carried) -> None:
         """Give back the place of an admitted connection that ended."""
         self.open_count -= 1
-        if self.open_by_source and peer:
-            source = source_key(peer[0])
-            left = self.open_by_source.get(source, 0) - 1
-            if left > 0:
-                self.open_by_source[source] = left
-            else:
-                self.open_by_source.pop(source, None)
+        if self.open_by_source and connection.socket_peername:
+            self.release_source(connection.socket_peername)
+
+    def release_source(self, peer: PeerName) -> None:
+        """Give back the place among those of one source."""
+        source = source_key(peer[0])
+        left = self.open_by_source.get(source, 0) - 1
+        if left > 0:
+            self.open_by_source[source] = left
+        else:
+            self.open_by_source.pop(source, None)
+
+    def _why_forbidden(self, host: str) -> str:
+        return f"access rules: {self.access.match(host) or 'default'}"
 
     def _source_limit(self, host: str) -> tuple[Refused, str] | None:
         # A source over its own limit must not spend what all sources share: this stands before the common bucket.

@@ -60,6 +60,8 @@ async def drain_connections(service: Service, ending: Ending) -> None:
                     break
                 connection.cancel_handler(SHUTDOWN)
             told.popleft()
+        if not service.connections or not (untold or told):
+            return  # some end at once, so nobody would announce it any more
         if (untold and next_tell <= now) or (told and _is_due(service, told[0], ending, now)):
             await checkpoint()
             continue

@@ -21,6 +21,8 @@ from esockd_core._service import Service
 from esockd_core._sockets import ListeningSockets, open_sockets
 from esockd_core._stats import Counters, Refusal, Stats
 from esockd_core._transports import open_carrier
+from esockd_core._upgrade import Upgrades
+from esockd_core._upgrade_admission import UpgradeAdmission
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from esockd_core._connection import StreamConnection
     from esockd_core._events import ConnectionEvent
     from esockd_core._handler import Handler
+    from esockd_core._tls_options import TlsOptions
     from esockd_core._transports import Carrier
 
 logger = logging.getLogger("esockd_core")
@@ -82,12 +85,15 @@ class Listener:
         self.name = name
         self.address: Address = parse_address(address)
         options = _fit(options or ListenerOptions())
-        if self.address.is_datagram or self.address.transport == "tls":
-            raise InvalidOption(f"{self.address}: this version serves tcp and unix addresses")
-        self._admission = Admission(
-            options, options.access_list(), counters or Counters(), is_inet=self.address.transport != "unix"
+        if self.address.is_datagram:
+            raise InvalidOption(f"{self.address}: this version serves tcp, tls and unix addresses")
+        upgrades = plan_upgrades(self.address, options)
+        admission = Admission if upgrades is None else UpgradeAdmission
+        self._admission = admission(
+            options, options.access_list(), counters or Counters(), is_inet=self.address.kind != "unix"
         )
         self._service = Service(name, handler, options, self._admission, on_event)
+        self._service.upgrades = upgrades
         self._state: ListenerState = "new"
         self._sockets: ListeningSockets | None = None
         self._acceptors: Acceptors | None = None
@@ -197,6 +203,27 @@ class Listener:
         """Serve new connections by another handler; open ones keep theirs."""
         self._service.set_handler(handler)
 
+    def set_tls(self, options: TlsOptions | None = None) -> None:
+        """Speak TLS with new connections by other options, or read the files again; open connections go on as they are.
+
+        It reads files: seldom, and never of a network, so it does not bother to wait.
+
+        Args:
+            options: None for those in force, whose certificates were replaced.
+
+        Raises:
+            InvalidOption: A file is missing, unreadable or does not match: the ones in force stay. Or this is no
+                listener for TLS.
+        """
+        upgrades = self._service.upgrades
+        if upgrades is None or upgrades.context is None or self.options.tls is None:
+            raise InvalidOption(f"listener {self.name} on {self.address} speaks no TLS")
+        if options is None:
+            upgrades.context = self.options.tls.build_context()
+        else:
+            upgrades.context = options.context
+            self._service.options = replace(self.options, tls=options)
+
     async def drain(self, timeout: float | Unset | None = UNSET, rate: float | None = None) -> None:
         """Close the listener gracefully and wait until its last connection has ended.
 
@@ -278,6 +305,22 @@ class Listener:
     def stats(self) -> Stats:
         """A snapshot of every counter."""
         return self._service.snapshot()
+
+
+def plan_upgrades(address: Address, options: ListenerOptions) -> Upgrades | None:
+    """What connections to an address go through before their handler; None for nothing.
+
+    Raises:
+        InvalidOption: TLS is wanted by the address or by the options, but not by both.
+    """
+    if options.tls is None and address.is_encrypted:
+        raise InvalidOption(f"{address} needs the option tls: TlsOptions(certfile=..., keyfile=...)")
+    if options.tls is not None and not address.is_encrypted:
+        raise InvalidOption(f"the option tls does nothing for {address}: write {address.encrypted()}")
+    policy = options.proxy_policy()
+    if policy is None and options.tls is None:
+        return None
+    return Upgrades(policy, None if options.tls is None else options.tls.context)
 
 
 def _fit(options: ListenerOptions) -> ListenerOptions:

@@ -27,17 +27,18 @@ class TlsEngine:
         peer_finished: Whether the peer said that it sends no more (close_notify, RFC 8446 section 6.1).
         finished: Whether this side said so.
         error: What went wrong: nothing more can be received or sent, but what is in `take` explains it to the peer.
+        outgoing: Ciphertext for the peer, which `take` empties.
         received_bytes: Ciphertext received so far, up to the end of the handshake.
     """
 
     __slots__ = (
         "_incoming",
-        "_outgoing",
         "_read",
         "_unwritten",
         "error",
         "finished",
         "handshaken",
+        "outgoing",
         "peer_finished",
         "received_bytes",
         "tls",
@@ -45,8 +46,8 @@ class TlsEngine:
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
-        self.tls: ServerSide = context.wrap_bio(self._incoming, self._outgoing, server_side=True)  # type: ignore[assignment] # the context's sslobject_class
+        self.outgoing = ssl.MemoryBIO()
+        self.tls: ServerSide = context.wrap_bio(self._incoming, self.outgoing, server_side=True)  # type: ignore[assignment] # the context's sslobject_class
         self._read = self.tls.read
         self._unwritten = bytearray()  # plaintext that waits for something of the peer
         self.handshaken = False
@@ -55,14 +56,9 @@ class TlsEngine:
         self.error: ssl.SSLError | None = None
         self.received_bytes = 0
 
-    @property
-    def has_outgoing(self) -> bool:
-        """Whether `take` has something."""
-        return self._outgoing.pending > 0
-
     def take(self) -> bytes:
         """The ciphertext to send now."""
-        return self._outgoing.read()
+        return self.outgoing.read()
 
     def feed(self, data: bytes) -> bytes:
         """Take ciphertext from the peer; afterwards there may be some to send.
@@ -141,7 +137,7 @@ class TlsEngine:
         taken = self._encrypt(data)
         if taken != len(data):
             self._unwritten += data[taken:]
-        return self._outgoing.read()
+        return self.outgoing.read()
 
     def _write_waiting(self) -> None:
         while self._unwritten and (taken := self._encrypt(self._unwritten[:MAX_PLAINTEXT_BYTES])):
@@ -156,9 +152,9 @@ class TlsEngine:
                 self._unwritten += data[at:]
                 break
             at += taken
-            if self._outgoing.pending >= TAKE_BYTES:
-                sealed.append(self._outgoing.read())
-        sealed.append(self._outgoing.read())
+            if self.outgoing.pending >= TAKE_BYTES:
+                sealed.append(self.outgoing.read())
+        sealed.append(self.outgoing.read())
         return b"".join(sealed)
 
     def _encrypt(self, data: bytes | bytearray | memoryview) -> int:
@@ -179,7 +175,7 @@ class TlsEngine:
         """
         if self.finished or not self.handshaken or self.error is not None:
             self.finished = True
-            return self._outgoing.read()
+            return self.outgoing.read()
         self.finished = True
         try:
             # It says so at once, then looks for the peer's answer, which need not have come.
@@ -189,4 +185,4 @@ class TlsEngine:
             pass
         except ssl.SSLError as error:
             self.error = error
-        return self._outgoing.read()
+        return self.outgoing.read()

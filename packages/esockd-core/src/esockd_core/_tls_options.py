@@ -6,6 +6,7 @@ import ssl
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Final, Literal, NoReturn, TypeAlias, cast
 
@@ -77,11 +78,11 @@ class TlsCertificate:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class TlsOptions:
     """How a listener, or a connection that starts TLS later, speaks TLS.
 
-    The files are read when the options are built, and again when a listener opens or is told to read them again.
+    The files are read when the options are built, so share one object over listeners and connections.
 
     Attributes:
         certfile: The certificate in PEM form, followed by the chain up to, and without, the root.
@@ -116,7 +117,16 @@ class TlsOptions:
     def __post_init__(self) -> None:
         """Validate everything, by building what a listener would use."""
         self._check_values()
-        self.build_context()
+        _ = self.context
+
+    @cached_property
+    def context(self) -> ssl.SSLContext:
+        """What connections use, made of the files as they were when the options were built."""
+        return self.build_context()
+
+    def __getstate__(self) -> dict[str, object]:
+        """A copy in another process reads the files by itself."""
+        return {name: value for name, value in vars(self).items() if name != "context"}
 
     @property
     def certificate(self) -> TlsCertificate:
@@ -124,7 +134,7 @@ class TlsOptions:
         return TlsCertificate(certfile=self.certfile, keyfile=self.keyfile, password=self.password)
 
     def build_context(self) -> ssl.SSLContext:
-        """Read the files, and make what connections need.
+        """Read the files anew, and make what connections need.
 
         Raises:
             InvalidOption: A file is missing, unreadable or does not match.
@@ -184,7 +194,12 @@ class TlsOptions:
         if not isinstance(self.sni, Mapping):
             raise InvalidOption(f"sni is {self.sni!r}; it takes a mapping of server names to TlsCertificate.")
         for server, certificate in cast("Mapping[object, object]", self.sni).items():
-            if not isinstance(server, str) or not server or "*" in server[1:] or (server[0] == "*" and server[1:2] != "."):
+            if (
+                not isinstance(server, str)
+                or not server
+                or "*" in server[1:]
+                or (server[0] == "*" and server[1:2] != ".")
+            ):
                 raise InvalidOption(f'sni has {server!r}; a server name is "mail.example.org" or "*.example.org".')
             if not isinstance(certificate, TlsCertificate):
                 raise InvalidOption(f'sni["{server}"] is {certificate!r}; it takes a TlsCertificate.')
