@@ -102,3 +102,14 @@ async def test_a_server_opens_finds_and_closes_listeners_by_name() -> None:
         await server.close("echo")
         assert opened.state == "closed"
         assert server.listeners() == ()
+
+
+async def test_listeners_of_one_name_on_two_addresses_count_apart() -> None:
+    async with Server() as server:
+        busy = await server.open("echo", "127.0.0.1:0", echo)
+        idle = await server.open("echo", "[::1]:0", echo)
+        assert busy.port is not None
+        with anyio.fail_after(5):
+            async with await anyio.connect_tcp("127.0.0.1", busy.port) as client:
+                await ask(client, b"hello")
+        assert (busy.stats().accepted, idle.stats().accepted) == (1, 0)

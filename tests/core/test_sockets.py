@@ -383,8 +383,12 @@ async def test_what_the_kernel_refuses_is_told_with_the_reason(
 
 
 async def test_all_or_nothing_when_the_second_address_is_taken() -> None:
-    with socket.create_server(("::1", 0), family=socket.AF_INET6) as holder:
-        port = holder.getsockname()[1]
+    with ExitStack() as stack:
+        # A port that only IPv6 has in use: keep its IPv4 twin until the last moment, for other programs want ports too.
+        twin = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        port = twin.getsockname()[1]
+        stack.enter_context(socket.create_server(("::1", port), family=socket.AF_INET6))
+        twin.close()
         assert f"[::1]:{port} is already in use" in await refusal(port)
         with socket.create_server(("127.0.0.1", port)):
             pass  # nothing of ours is left there

@@ -6,12 +6,11 @@ Every listening socket is made here and handed over, so no port is guessed and n
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import ssl
 import subprocess
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import pytest
 import trustme
@@ -29,7 +28,7 @@ from esockd_proxyproto import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 TIMEOUT_S = 20
@@ -91,17 +90,6 @@ stream {{
 """
 
 
-def tool(name: str) -> str:
-    path = shutil.which(name, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/local/sbin")
-    return path or missing(f"{name} is not installed")
-
-
-def missing(what: str) -> NoReturn:
-    if os.environ.get("CI"):
-        pytest.fail(f"{what}, and CI needs it")
-    pytest.skip(what)
-
-
 def listening(stack: ExitStack, host: str = "127.0.0.1") -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = stack.enter_context(socket.create_server((host, 0), family=family))
@@ -128,7 +116,6 @@ class Proxy:
         """What arrives on one connection: its header, and everything behind it."""
         connection, header = self.accept("capture")
         with connection:
-            connection.shutdown(socket.SHUT_WR)
             return header, b"".join(iter(lambda: connection.recv(65536), b""))
 
     def accept(self, name: str) -> tuple[socket.socket, ProxyHeader]:
@@ -159,8 +146,8 @@ class Proxy:
 
 
 @pytest.fixture(scope="module")
-def haproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    program = tool("haproxy")
+def haproxy(tmp_path_factory: pytest.TempPathFactory, require_tool: Callable[[str], str]) -> Iterator[Proxy]:
+    program = require_tool("haproxy")
     folder = tmp_path_factory.mktemp("haproxy")
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.pem")
@@ -183,12 +170,12 @@ def haproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
 
 
 @pytest.fixture(scope="module")
-def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    program = tool("nginx")
+def nginx(tmp_path_factory: pytest.TempPathFactory, require_tool: Callable[[str], str]) -> Iterator[Proxy]:
+    program = require_tool("nginx")
     modules = [f"{folder}/ngx_stream_module.so" for folder in MODULE_FOLDERS]
     module = next(filter(os.path.exists, modules), None)
     if module is None:
-        missing("nginx's stream module is not installed")
+        pytest.skip("needs nginx's stream module, which is not installed (.ci/run lists the Debian packages)")
     folder = tmp_path_factory.mktemp("nginx")
     with ExitStack() as stack:
         listeners = {name: listening(stack) for name in ("v1", "receiver", "capture")}

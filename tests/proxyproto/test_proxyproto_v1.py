@@ -118,6 +118,9 @@ def test_v1_rejects_a_line_of_more_than_107_bytes_of_whatever_kind() -> None:
         pytest.param(b"PROXY TCP6 fe80::1%", 18, id="zone"),
         pytest.param(b"PROXY TCP6 g", 11, id="not hexadecimal"),
         pytest.param(b"PROXY TCP6 :: :: 1 65536\r\n", 23, id="port above 65535 behind IPv6"),
+        pytest.param(
+            b"PROXY TCP6 " + (b"ffff:" * 6 + b"255.255.255.255 ") * 2 + b"655f", 101, id="too long before wrong"
+        ),
         pytest.param(b"PROXY TCP6 : :: 1 1\r\n", 12, id="single colon"),
     ],
 )

@@ -129,6 +129,17 @@ async def test_take_neither_overtakes_nor_waits_for_a_caller_who_waits(shared_re
         tasks.cancel_scope.cancel()
 
 
+async def test_a_cancelled_caller_further_back_lets_nobody_overtake_the_first(shared_redis: RedisServer) -> None:
+    async with open_bucket(shared_redis, 0.01, 5) as bucket, anyio.create_task_group() as tasks:
+        assert await bucket.take(4)
+        tasks.start_soon(bucket.acquire, 5)
+        await until(lambda: bucket.wait_time(5) > 0)
+        with anyio.move_on_after(0.01):
+            await bucket.acquire()
+        assert not await bucket.take()
+        tasks.cancel_scope.cancel()
+
+
 async def test_concurrent_callers_share_what_one_trip_brings(shared_redis: RedisServer) -> None:
     answers: list[bool] = []
     async with open_bucket(shared_redis, 0, 10, lease=10) as bucket:
@@ -268,6 +279,12 @@ async def test_closed_grants_nothing_while_the_server_is_stopped(own_redis: Redi
         assert not await bucket.take()
         assert not await bucket.take()
         assert 0 < bucket.wait_time() <= 600
+
+
+async def test_closed_grants_nothing_in_the_moment_of_the_next_attempt(own_redis: RedisServer) -> None:
+    own_redis.stop()
+    async with open_bucket(own_redis, 100, 100, retry_s=1e-9) as bucket:
+        assert [await bucket.take() for _ in range(20)] == [False] * 20
 
 
 async def test_local_limits_the_process_by_itself_while_the_server_is_stopped(own_redis: RedisServer) -> None:

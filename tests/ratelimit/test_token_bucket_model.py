@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -167,3 +168,4 @@ class BucketMachine(RuleBasedStateMachine):
 
 
 TestBucketEqualsItsModel = BucketMachine.TestCase
+TestBucketEqualsItsModel.settings = settings(stateful_step_count=25)

@@ -36,7 +36,10 @@ class Family(Generic[AnyTable]):
 
     def at(self, first: int) -> array[int]:
         """The ranks of the rules whose networks start at an address."""
-        return self._ranks[bisect_left(self._firsts, first) : bisect_right(self._firsts, first)]
+        begin = end = bisect_left(self._firsts, first)
+        while end < len(self._firsts) and self._firsts[end] == first:  # at most two for each prefix length
+            end += 1
+        return self._ranks[begin:end]
 
     def add(self, network: Network, rank: int, network_of: Callable[[int], Network]) -> None:
         """Let a rule take part."""

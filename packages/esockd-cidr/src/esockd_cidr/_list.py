@@ -6,7 +6,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from socket import AF_INET, inet_pton
 from threading import Lock
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from esockd_cidr._address import Address, not_an_address
 from esockd_cidr._errors import CidrError, DuplicateRule, InvalidPosition, InvalidRule, UnknownRule
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from esockd_cidr._address import Address
     from esockd_cidr._view import View
+
+from_bytes: Final = int.from_bytes  # looked up once, not for each connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ class AccessList:
         elif type(address) is str and ":" not in address and version is None:
             # Nearly every peer: one straight line, because it runs for each connection before anything else does.
             try:
-                value = int.from_bytes(inet_pton(AF_INET, address))
+                value = from_bytes(inet_pton(AF_INET, address))
             except (OSError, ValueError):
                 raise not_an_address(address) from None
             table = view.v4

@@ -58,7 +58,7 @@ def _usage_error(error: typer.TyperException) -> UsageError:
     option = getattr(error, "option_name", None)
     near = getattr(error, "possibilities", None)
     if option and near:
-        return UsageError(f"no such option: {option}.", code="unknown_option", hint=f"Did you mean {min(near)}?")
+        return UsageError(f"no such option: {option}.", code="unknown_option", hint=f"Did you mean {near[0]}?")
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else PROGRAM
     message = error.format_message()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -224,10 +225,17 @@ def open_command(
         raise UsageError(
             str(error), code="bad_address" if isinstance(error, InvalidAddress) else "bad_option"
         ) from error
-    if options.unix != UnixOptions() and not any(address.transport == "unix" for address in addresses):
-        raise UsageError("--unix-mode, --unix-owner and --unix-group are for unix:/path addresses, and there is none.")
+    if options.unix != UnixOptions() and not any(address.kind == "unix" for address in addresses):
+        raise UsageError("--unix-mode, --unix-owner and --unix-group are for unix:/path, and no address is one.")
     handler_name, found = find_handler(handler, app_dir)
+    without_unix = replace(options, unix=UnixOptions())
     openings = [
-        Opening(name=name or handler_name, address=address, handler=found, options=options) for address in addresses
+        Opening(
+            name=name or handler_name,
+            address=address,
+            handler=found,
+            options=options if address.kind == "unix" else without_unix,
+        )
+        for address in addresses
     ]
     return run(openings, loop, output)

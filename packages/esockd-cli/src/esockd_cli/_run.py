@@ -157,7 +157,11 @@ class Run:
         self._output.data(None, event="stopping", signal=self._stop.last, connections=connections)
         self._output.note(
             f"{self._stop.last}: closing"
-            + (f"; {patience} for {connections} connections, again to hurry" if connections else "")
+            + (
+                f"; {patience} for {connections} connection{'s'[: connections > 1]}; again to hurry"
+                if connections
+                else ""
+            )
         )
 
     def _sum_up(self) -> None:

@@ -159,5 +159,5 @@ def parse_rule(action: str, network: str) -> str:
     try:
         Rule.parse(rule)
     except InvalidRule as error:
-        raise UsageError(f'bad CIDR "{network}": {error.reason}', code="bad_cidr") from error
+        raise UsageError(f'bad CIDR "{network}": {error.reason.rstrip(".")}.', code="bad_cidr") from error
     return rule

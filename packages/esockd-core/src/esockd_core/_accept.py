@@ -41,7 +41,7 @@ class AcceptAnswer(Enum):
     """What to do about an error of accept(2)."""
 
     WAIT = "the queue is empty: wait for the next client"
-    RETRY = "this client is gone: take the next"
+    RETRY = "this client is gone: take the next; after a whole batch of such, wait as below"
     BACK_OFF = "the system lacks descriptors or memory: wait and try again"
     FAIL = "this listening socket will not work again"
 
@@ -93,17 +93,18 @@ def take(accept: Callable[[], tuple[socket.socket, Any]]) -> tuple[socket.socket
     """Take the next client that is still there; errors that concern only one client are passed over.
 
     Raises:
-        OSError: The queue is empty, or the error is not about one client.
+        OSError: The queue is empty, or the error is not about one client: nor is one that comes a whole batch long.
     """
-    while True:
+    for attempt in range(1, BATCH + 1):
         try:
             accepted, address = accept()
         except OSError as error:
-            if answer_to(error) is AcceptAnswer.RETRY:
-                continue
-            raise
-        accepted.setblocking(False)
-        return accepted, address
+            if answer_to(error) is not AcceptAnswer.RETRY or attempt == BATCH:
+                raise
+        else:
+            accepted.setblocking(False)
+            return accepted, address
+    raise AssertionError("unreachable")
 
 
 class AcceptLoop:
@@ -132,14 +133,18 @@ class AcceptLoop:
             await self.drain_queue(BATCH)
             await checkpoint()
 
-    async def drain_queue(self, at_most: int) -> None:
+    async def drain_queue(self, at_most: int, *, may_wait: bool = True) -> None:
         """Take and serve the clients that are queued now.
+
+        Args:
+            at_most: How many.
+            may_wait: Whether clients may be left in the queue until there is room or a token for them.
 
         Raises:
             OSError: The listening socket will not work again.
         """
         for _ in range(at_most):
-            if not self._service.leaves_in_backlog:
+            if not may_wait or not self._service.leaves_in_backlog:
                 error = await self._serve_one()
             else:
                 # One after the other over all acceptors, so that none takes the place another just saw free.
@@ -152,7 +157,7 @@ class AcceptLoop:
             answer = answer_to(error)
             if answer is AcceptAnswer.FAIL:
                 raise error
-            if answer is AcceptAnswer.BACK_OFF:
+            if answer is not AcceptAnswer.WAIT:
                 self._backoff.fail(error)
                 await self._backoff.wait()
             return

@@ -11,6 +11,9 @@ import anyio
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
+
+    from anyio.abc import TaskGroup
 
     from esockd_core._sockets import ListeningSockets
     from esockd_core._transports import Carrier
@@ -42,36 +45,48 @@ class Acceptors:
     def __init__(self, name: str, sockets: ListeningSockets, carrier: Carrier, per_socket: int) -> None:
         self._name = name
         self._carrier = carrier
-        self._sockets = [sock for sock in sockets.sockets for _ in range(per_socket)]
+        # An event loop lets one task wait for a descriptor, so each acceptor has its own for the same socket.
+        self._sockets = [sock.dup() for sock in sockets.sockets for _ in range(per_socket)]
         addresses = [address for address in sockets.addresses for _ in range(per_socket)]
         self.acceptors = [Acceptor(number, address) for number, address in enumerate(addresses)]
-        self._scope: anyio.CancelScope | None = None
-        self._stopped = anyio.Event()
-
-    async def run(self) -> None:
-        """Accept until `stop` is called.
-
-        Raises:
-            OSError: A listening socket will not work again.
-            Exception: What an acceptor crashed with for the fifth time in ten seconds.
-        """
         self._scope = anyio.CancelScope()
         self._stopped = anyio.Event()
+        self._stopped.set()
+
+    def start(self, task_group: TaskGroup, on_failure: Callable[[Exception], None]) -> None:
+        """Accept until `stop` is called.
+
+        Args:
+            task_group: Where the acceptors run.
+            on_failure: Called when they cannot go on: with the error of a listening socket that will not work again,
+                or with what an acceptor crashed with for the fifth time in ten seconds.
+        """
+        # Made here and not by the task: who stops before the task ran must stop it all the same.
+        self._scope, self._stopped = anyio.CancelScope(), anyio.Event()
+        task_group.start_soon(self._run, self._scope, self._stopped, on_failure)
+
+    async def stop(self) -> None:
+        """Stop accepting; clients stay in the kernel's queue."""
+        self._scope.cancel()
+        await self._stopped.wait()
+
+    def close(self) -> None:
+        """Close the acceptors' descriptors, once they stopped."""
+        for listening in self._sockets:
+            listening.close()
+
+    async def _run(
+        self, scope: anyio.CancelScope, stopped: anyio.Event, on_failure: Callable[[Exception], None]
+    ) -> None:
         try:
-            with self._scope:
+            with scope:
                 async with anyio.create_task_group() as task_group:
                     for acceptor, listening in zip(self.acceptors, self._sockets, strict=True):
                         task_group.start_soon(self._supervise, acceptor, listening)
         except ExceptionGroup as group:
-            raise _first(group) from group
+            on_failure(_first(group))
         finally:
-            self._stopped.set()
-
-    async def stop(self) -> None:
-        """Stop accepting; clients stay in the kernel's queue."""
-        if self._scope is not None:
-            self._scope.cancel()
-            await self._stopped.wait()
+            stopped.set()
 
     async def _supervise(self, acceptor: Acceptor, listening: socket.socket) -> None:
         crashes: deque[float] = deque(maxlen=CRASHES)

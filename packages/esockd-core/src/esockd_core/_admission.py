@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from esockd_core._connection import Carried
     from esockd_core._options import ListenerOptions, PeerName
     from esockd_core._upgrade import Upgraded
+
+
+logger = logging.getLogger("esockd_core")
 
 
 class Allows(Protocol):
@@ -72,16 +76,27 @@ class Admission:
         self.has_source_limits = self.max_per_source is not None or self.source_limiter is not None
         self.has_load_checks = self.max_loop_lag_s is not None or self.load_hook is not None
 
-    def admits(self, peer: PeerName | None) -> bool:  # noqa: PLR0911 (a verdict a stage)
+    def admits(self, peer: PeerName | None) -> bool:
         """Judge a socket's peer, take its place and count it, or count its refusal."""
-        if self.is_inet:
-            if not peer:
-                return self._refuse(None, Refused.EARLY, "the peer was gone before it was accepted")
-            host = peer[0]
-        else:
-            host = "unix:"
+        if self.is_inet and not peer:
+            return self._refuse(None, Refused.EARLY, "the peer was gone before it was accepted")
+        host = _host(peer)
+        try:
+            if not self._has_leave(peer, host):
+                return False
+        except Exception as error:  # of the program's own limiter or hook
+            logger.exception("admission of %s failed", peer)
+            return self._refuse(peer, Refused.OTHER, f"admission failed: {error!r}")
+        self.counters.accepted += 1
+        self.open_count += 1
+        if self.max_per_source is not None:
+            source = source_key(host)
+            self.open_by_source[source] = self.open_by_source.get(source, 0) + 1
+        return True
+
+    def _has_leave(self, peer: PeerName | None, host: str) -> bool:
         if not self.peer_access.allows(host):
-            return self._refuse(peer, Refused.FORBIDDEN, self._why_forbidden(host))
+            return self._refuse(peer, Refused.FORBIDDEN, self.why_forbidden(host))
         if self.max_connections is not None and self.open_count >= self.max_connections:
             return self._refuse(peer, Refused.MAX_LIMIT, f"max_connections is {self.max_connections}")
         if self.has_source_limits and (source_limit := self._source_limit(host)):
@@ -90,11 +105,6 @@ class Admission:
             return self._refuse(peer, Refused.RATE_LIMITED, "max_conn_rate has no token left")
         if self.has_load_checks and (overload := self._overload(peer)):
             return self._refuse(peer, Refused.OVERLOADED, overload)
-        self.counters.accepted += 1
-        self.open_count += 1
-        if self.max_per_source is not None:
-            source = source_key(host)
-            self.open_by_source[source] = self.open_by_source.get(source, 0) + 1
         return True
 
     def refuse_other(self, reason: str) -> None:
@@ -115,20 +125,22 @@ class Admission:
     def release(self, connection: Carried) -> None:
         """Give back the place of an admitted connection that ended."""
         self.open_count -= 1
-        if self.open_by_source and connection.socket_peername:
-            self.release_source(connection.socket_peername)
+        if self.open_by_source:
+            self.release_source(_host(connection.socket_peername))
 
-    def release_source(self, peer: PeerName) -> None:
+    def release_source(self, host: str) -> None:
         """Give back the place among those of one source."""
-        source = source_key(peer[0])
+        source = source_key(host)
         left = self.open_by_source.get(source, 0) - 1
         if left > 0:
             self.open_by_source[source] = left
         else:
             self.open_by_source.pop(source, None)
 
-    def _why_forbidden(self, host: str) -> str:
-        return f"access rules: {self.access.match(host) or 'default'}"
+    def why_forbidden(self, host: str) -> str:
+        """The access rule that decides about this host, in words."""
+        match = self.access.match(host)
+        return "no access rule matches" if match is None else f"access rule {match.index}: {match.rule}"
 
     def _source_limit(self, host: str) -> tuple[Refused, str] | None:
         # A source over its own limit must not spend what all sources share: this stands before the common bucket.
@@ -150,3 +162,8 @@ class Admission:
         self.counters.count_refused(stage)
         self.counters.refusals.append(Refusal(peer, stage, reason, time.time()))
         return False
+
+
+def _host(peer: PeerName | None) -> str:
+    """What rules and sources go by: the address, or one name for all Unix clients."""
+    return peer[0] if isinstance(peer, tuple) else "unix:"

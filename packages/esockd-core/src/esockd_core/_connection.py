@@ -6,11 +6,15 @@ The classes here are the public face and the part of the life of a connection th
 
 from __future__ import annotations
 
+import fcntl
 import socket
+import sys
+import termios
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import anyio.abc
+from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
 from anyio.abc import SocketAttribute
 
 if TYPE_CHECKING:
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
 
     from esockd_core._options import PeerName
     from esockd_core._peer_certificate import TlsInfo
+    from esockd_core._service import Service
     from esockd_core._tls_options import TlsOptions
     from esockd_proxyproto import ProxyHeader
 
@@ -219,6 +224,12 @@ def bad_max_bytes(max_bytes: int) -> ValueError:
     return ValueError(f"max_bytes is {max_bytes}; receive() takes 1 or more")
 
 
+def _consists_of(error: BaseException, kinds: tuple[type[Exception], ...]) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(_consists_of(each, kinds) for each in error.exceptions)
+    return isinstance(error, kinds)
+
+
 class Carried(StreamConnection):
     """What a listener itself asks of a connection; `_transports` has the two kinds of it.
 
@@ -229,10 +240,31 @@ class Carried(StreamConnection):
 
     moved_bytes: int
     moved_at: float
+    _service: Service
+    _error: Exception | None
+    _eof: bool
+    _closing: bool
+
+    def _reason_for(self, error: BaseException) -> str:
+        """The reason that what a handler raised is counted under; only its own errors are logged."""
+        # A handler need not catch that its peer finished or went away, or that somebody closed the connection.
+        if self._closing and _consists_of(error, (BrokenResourceError, ClosedResourceError)):
+            return RESET if self._error is not None else NORMAL
+        if self._eof and _consists_of(error, (EndOfStream,)):
+            return NORMAL
+        return self._service.handler_failed(self, error)
 
     @abstractmethod
     def unsent_bytes(self) -> int:
         """Bytes handed over that wait in this process for the peer."""
+
+    def undelivered_bytes(self) -> int:
+        """Bytes handed over that the peer's kernel has not acknowledged: here and in this kernel (tcp(7), SIOCOUTQ)."""
+        try:
+            queued = fcntl.ioctl(self._raw_socket().fileno(), termios.TIOCOUTQ, bytes(4))
+        except OSError:  # closed under us
+            return 0
+        return self.unsent_bytes() + int.from_bytes(queued, sys.byteorder)
 
     @abstractmethod
     def abort_socket(self) -> None:

@@ -65,6 +65,8 @@ async def drain_connections(service: Service, ending: Ending) -> None:
         if (untold and next_tell <= now) or (told and _is_due(service, told[0], ending, now)):
             await checkpoint()
             continue
+        if not (untold or told):
+            break  # what is left was cancelled and does not end by that: the caller insists
         wake_at = next_tell if untold else math.inf
         if told and ending.timeout_s is not None:
             wake_at = min(wake_at, told[0][1] + ending.timeout_s)
@@ -94,6 +96,8 @@ async def end_connections(service: Service) -> None:
             connection.handler_stack(),
         )
         service.stopped(connection, STUCK)
+    for refused in list(service.closing):  # with a farewell: they lingered, and were never connections
+        refused.abort_socket()
 
 
 def _cancel_and_abort(connection: Carried) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from enum import Enum
@@ -21,7 +22,7 @@ from esockd_core._service import Service
 from esockd_core._sockets import ListeningSockets, open_sockets
 from esockd_core._stats import Counters, Refusal, Stats
 from esockd_core._transports import open_carrier
-from esockd_core._upgrade import Upgrades
+from esockd_core._upgrade import plan_upgrades
 from esockd_core._upgrade_admission import UpgradeAdmission
 
 if TYPE_CHECKING:
@@ -85,21 +86,20 @@ class Listener:
         self.name = name
         self.address: Address = parse_address(address)
         options = _fit(options or ListenerOptions())
-        if self.address.is_datagram:
-            raise InvalidOption(f"{self.address}: this version serves tcp, tls and unix addresses")
+        _require_stream(self.address)
         upgrades = plan_upgrades(self.address, options)
         admission = Admission if upgrades is None else UpgradeAdmission
-        self._admission = admission(
-            options, options.access_list(), counters or Counters(), is_inet=self.address.kind != "unix"
-        )
+        self._admission = admission(options, options.access_list(), counters or Counters(), is_inet=True)
         self._service = Service(name, handler, options, self._admission, on_event)
         self._service.upgrades = upgrades
         self._state: ListenerState = "new"
         self._sockets: ListeningSockets | None = None
         self._acceptors: Acceptors | None = None
+        self._carrier: Carrier | None = None
         self._task_group: TaskGroup | None = None
         self._failure: Exception | None = None
         self._ending = Ending(options.shutdown_timeout)
+        self._changing = anyio.Lock()  # one change of state at a time
         self._end_requested = anyio.Event()
         self._closed = anyio.Event()
 
@@ -119,84 +119,148 @@ class Listener:
         if self._state != "new":
             raise ListenerClosed(f"listener {self.name} was run already: make a new one")
         try:
-            self._sockets = await open_sockets(self.address, self.options.tcp, self.options.unix)
-            async with open_carrier(self._service) as carrier:
+            self._sockets = await self._open(self.address)
+            async with open_carrier(self._service) as self._carrier:
                 try:
-                    await self._serve(self._sockets, carrier, task_status)
+                    await self._serve(task_status)
                 finally:
                     with anyio.CancelScope(shield=True):
                         await end_connections(self._service)
         finally:
             self._state = "closed"
-            if self._sockets is not None:
-                self._sockets.close()
+            self._close_sockets()
             self._closed.set()
         if self._failure is not None:
             raise self._failure
 
-    async def _serve(self, sockets: ListeningSockets, carrier: Carrier, task_status: TaskStatus[Listener]) -> None:
-        self._acceptors = Acceptors(self.name, sockets, carrier, self.options.acceptors)
+    async def _serve(self, task_status: TaskStatus[Listener]) -> None:
         async with anyio.create_task_group() as self._task_group:
             self._task_group.start_soon(self._keep_house)
-            self._task_group.start_soon(self._accept)
-            self._state = "running"
+            self._start_accepting()
             task_status.started(self)
             await self._end_requested.wait()
-            self._state = "draining"
-            await self._acceptors.stop()
-            for listening in sockets.sockets:
-                with suppress(OSError):  # the failure that brought the listener here
-                    await carrier.serve_queued(listening)
-            sockets.close()
+            async with self._changing:
+                self._state = "draining"
+                await self._stop_accepting()
             await drain_connections(self._service, self._ending)
             self._task_group.cancel_scope.cancel()
 
-    async def _accept(self) -> None:
-        try:
-            await self._running_acceptors().run()
-        except Exception as error:  # noqa: BLE001 - raised again by `run` once the connections have ended
-            logger.error("listener %s: cannot accept any more: %r", self.name, error)  # noqa: TRY400
-            self._failure = error
-            self._end_requested.set()
+    async def _open(self, address: Address) -> ListeningSockets:
+        sockets = await open_sockets(address, self.options.tcp, self.options.unix)
+        # Read from the socket: what is inherited may be of any family.
+        self._admission.is_inet = sockets.sockets[0].family != socket.AF_UNIX
+        return sockets
 
-    def _running_acceptors(self) -> Acceptors:
-        if self._acceptors is None or self._state == "closed":
-            raise ListenerClosed(f"listener {self.name} is not open")
-        return self._acceptors
+    def _start_accepting(self) -> None:
+        if self._acceptors is None and self._sockets is not None and self._carrier is not None:
+            self._acceptors = Acceptors(self.name, self._sockets, self._carrier, self.options.acceptors)
+        if self._acceptors is not None and self._task_group is not None:
+            self._acceptors.start(self._task_group, self._fail)
+            self._state = "running"
+
+    async def _stop_accepting(self) -> None:
+        """Take who waits in the kernel's queue already, and close the listening sockets."""
+        if self._acceptors is not None:
+            await self._acceptors.stop()
+        for listening in self._sockets.sockets if self._sockets is not None else ():
+            if self._carrier is not None:
+                with suppress(OSError):  # the failure that brought the listener here
+                    await self._carrier.serve_queued(listening)
+        self._close_sockets()
+
+    def _close_sockets(self) -> None:
+        if self._acceptors is not None:
+            self._acceptors.close()
+            self._acceptors = None
+        if self._sockets is not None:
+            self._sockets.close()
+            self._sockets = None
+
+    def _fail(self, error: Exception) -> None:
+        logger.error("listener %s: cannot accept any more: %r", self.name, error)
+        self._failure = error  # raised by `run` once the connections have ended
+        self._end_requested.set()
 
     async def _keep_house(self) -> None:
         """Look at timeouts and at the event loop's lag, a few times a second."""
-        due = idle_due = anyio.current_time()
+        now = swept_at = anyio.current_time()
         while True:
-            due += TICK_S
+            # From now, not from when it was due: a lag holds good until the next look, a tick later.
+            due = now + TICK_S
             await anyio.sleep_until(due)
             now = anyio.current_time()
             self._admission.loop_lag_s = max(0.0, now - due)
-            due = max(due, now - TICK_S)
             self._service.sweep(now)
-            idle_timeout_s = self.options.idle_timeout
-            if idle_timeout_s is not None and now >= idle_due:
-                await self._service.sweep_idle(now, idle_timeout_s)
-                idle_due = now + min(idle_timeout_s / 4, 1.0)
+            if now - swept_at >= self._service.sweep_all_every_s:
+                swept_at = now
+                await self._service.sweep_all(now)
 
     # Changing
 
     async def suspend(self) -> None:
-        """Stop accepting. Open connections go on; new clients wait in the kernel's queue."""
-        if self._state == "running":
+        """Stop accepting. Open connections go on; new clients wait in the kernel's queue.
+
+        Raises:
+            ListenerClosed: The listener is not open, or draining.
+        """
+        async with self._changing:
+            self._require_open()
+            if self._acceptors is not None:
+                await self._acceptors.stop()
             self._state = "suspended"
-            await self._running_acceptors().stop()
 
     async def resume(self) -> None:
         """Accept again.
 
         Raises:
-            ListenerClosed: The listener is draining or closed.
+            ListenerClosed: The listener is not open, or draining, or has lost its address in `reopen`.
         """
-        if self._state == "suspended" and self._task_group is not None:
-            self._state = "running"
-            self._task_group.start_soon(self._accept)
-        elif self._state != "running":
+        async with self._changing:
+            self._require_open()
+            if self._sockets is None:
+                raise ListenerClosed(f"listener {self.name} could not be reopened: try `reopen` again")
+            if self._state == "suspended":
+                self._start_accepting()
+
+    async def reopen(self, address: object = None) -> None:
+        """Close the listening sockets and open new ones; connections stay open and counters go on.
+
+        Who waits in the kernel's queue is served first. A suspended listener stays suspended.
+
+        Args:
+            address: Where to listen from now on; None is where it listens already, with port 0 on the same port.
+
+        Raises:
+            ListenerClosed: The listener is not open, or draining.
+            InvalidAddress: The address is none.
+            InvalidOption: It is for TLS and the listener is not, or the other way round.
+            AddressInUse: Somebody else listens there. At another address the listener goes on at the old one; at its
+                own it is suspended until it is reopened.
+            CannotBind: The address cannot be opened; likewise.
+        """
+        async with self._changing:
+            self._require_open()
+            wanted = self.address if address is None else parse_address(address)
+            moves = wanted != self.address
+            if moves:
+                _require_stream(wanted)
+                plan_upgrades(wanted, self.options)
+            place = wanted if moves or wanted.port != 0 else replace(wanted, port=self.port or 0)
+            fresh = await self._open(place) if moves else None
+            was_running, self._state = self._state == "running", "suspended"
+            try:
+                await self._stop_accepting()
+            except BaseException:
+                if fresh is not None:
+                    fresh.close()
+                raise
+            self._sockets = fresh or await self._open(place)
+            self.address = wanted
+            if was_running:
+                self._start_accepting()
+
+    def _require_open(self) -> None:
+        if self._state not in ("running", "suspended"):
             raise ListenerClosed(f"listener {self.name} is {self._state}: open a new one")
 
     def set_handler(self, handler: Handler) -> None:
@@ -265,7 +329,7 @@ class Listener:
     @property
     def was_open(self) -> bool:
         """Whether it ever accepted."""
-        return self._acceptors is not None
+        return self._task_group is not None
 
     @property
     def options(self) -> ListenerOptions:
@@ -280,12 +344,12 @@ class Listener:
     @property
     def addresses(self) -> tuple[str, ...]:
         """What is really bound, one text a socket; empty before and after."""
-        return self._sockets.addresses if self._sockets is not None and self._state != "closed" else ()
+        return self._sockets.addresses if self._sockets is not None else ()
 
     @property
     def port(self) -> int | None:
         """The real port, the same for each socket; None for a Unix socket or when not open."""
-        return self._sockets.port if self._sockets is not None and self._state != "closed" else None
+        return self._sockets.port if self._sockets is not None else None
 
     @property
     def acceptors(self) -> tuple[Acceptor, ...]:
@@ -307,20 +371,9 @@ class Listener:
         return self._service.snapshot()
 
 
-def plan_upgrades(address: Address, options: ListenerOptions) -> Upgrades | None:
-    """What connections to an address go through before their handler; None for nothing.
-
-    Raises:
-        InvalidOption: TLS is wanted by the address or by the options, but not by both.
-    """
-    if options.tls is None and address.is_encrypted:
-        raise InvalidOption(f"{address} needs the option tls: TlsOptions(certfile=..., keyfile=...)")
-    if options.tls is not None and not address.is_encrypted:
-        raise InvalidOption(f"the option tls does nothing for {address}: write {address.encrypted()}")
-    policy = options.proxy_policy()
-    if policy is None and options.tls is None:
-        return None
-    return Upgrades(policy, None if options.tls is None else options.tls.context)
+def _require_stream(address: Address) -> None:
+    if address.is_datagram:
+        raise InvalidOption(f"{address}: this version serves tcp, tls and unix addresses")
 
 
 def _fit(options: ListenerOptions) -> ListenerOptions:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup, TaskStatus
 
+    from esockd_core._address import Address
     from esockd_core._handler import Handler
     from esockd_core._options import ListenerOptions
 
@@ -31,8 +32,8 @@ class Server:
     """
 
     def __init__(self) -> None:
-        self._listeners: dict[tuple[str, str], Listener] = {}
-        self._counters: dict[str, Counters] = {}
+        self._listeners: list[Listener] = []
+        self._counters: dict[tuple[str, str], Counters] = {}
         self._task_group: TaskGroup | None = None
 
     async def __aenter__(self) -> Self:
@@ -48,7 +49,12 @@ class Server:
         if exc is None:
             for listener in self.listeners():
                 task_group.start_soon(listener.close)
-        return await task_group.__aexit__(exc_type, exc, traceback)
+        try:
+            return await task_group.__aexit__(exc_type, exc, traceback)
+        except BaseExceptionGroup as group:
+            if exc is not None and group.exceptions == (exc,):
+                return False  # what the block itself raised, and nothing else
+            raise
 
     async def open(
         self, name: str, address: object, handler: Handler, options: ListenerOptions | None = None, **changes: Any
@@ -56,7 +62,7 @@ class Server:
         """Open a listener and return it once it accepts.
 
         Args:
-            name: Part of its key, with the address; counters belong to the name and survive its closing.
+            name: Part of its key, with the address; counters belong to the key and survive its closing.
             address: Where to listen; see `Listener`.
             handler: A coroutine function, or a `CallbackHandler`.
             options: What else it does; see `ListenerOptions`.
@@ -71,23 +77,19 @@ class Server:
         """
         if self._task_group is None:
             raise RuntimeError("this server is not running: use `async with Server() as server:`")
-        key = (name, str(parse_address(address)))
-        if key in self._listeners:
-            raise AlreadyOpen(f"listener {name} on {key[1]} is open already: close it first, or give another name")
+        where = parse_address(address)
+        if self._find(name, where):
+            raise AlreadyOpen(f"listener {name} on {where} is open already: close it first, or give another name")
         on_event = changes.pop("on_event", None)
-        counters = self._counters.setdefault(name, Counters())
+        counters = self._counters.setdefault((name, str(where)), Counters())
         listener = Listener(
             name, address, handler, merge_options(options, changes), on_event=on_event, counters=counters
         )
-        self._listeners[key] = listener
-        try:
-            await self._task_group.start(self._run, key, listener)
-        except BaseException:
-            self._listeners.pop(key, None)
-            raise
+        self._listeners.append(listener)
+        await self._task_group.start(self._run, listener)
         return listener
 
-    async def _run(self, key: tuple[str, str], listener: Listener, *, task_status: TaskStatus[Listener]) -> None:
+    async def _run(self, listener: Listener, *, task_status: TaskStatus[Listener]) -> None:
         try:
             await listener.run(task_status=task_status)
         except Exception:
@@ -95,11 +97,11 @@ class Server:
                 raise  # `open` tells its caller
             logger.exception("listener %s failed and is closed", listener.name)
         finally:
-            self._listeners.pop(key, None)
+            self._listeners.remove(listener)
 
     def listeners(self) -> tuple[Listener, ...]:
         """The open listeners, in the order of their opening."""
-        return tuple(self._listeners.values())
+        return tuple(self._listeners)
 
     def listener(self, name: str, address: object = None) -> Listener:
         """Find a listener by name, and by address where several have the name.
@@ -107,19 +109,22 @@ class Server:
         Raises:
             UnknownListener: There is none, or more than one.
         """
-        wanted = None if address is None else str(parse_address(address))
-        found = [
-            listener
-            for (its_name, its_address), listener in self._listeners.items()
-            if its_name == name and wanted in (None, its_address)
-        ]
+        wanted = None if address is None else parse_address(address)
+        found = self._find(name, wanted)
         if len(found) == 1:
             return found[0]
         if found:
             where = ", ".join(str(listener.address) for listener in found)
             raise UnknownListener(f"{len(found)} listeners have the name {name}: give one of the addresses {where}")
-        names = ", ".join(sorted({its_name for its_name, _ in self._listeners})) or "none"
-        raise UnknownListener(f"no listener {name}{'' if wanted is None else ' on ' + wanted}; open: {names}")
+        names = ", ".join(sorted({listener.name for listener in self._listeners})) or "none"
+        raise UnknownListener(f"no listener {name}{'' if wanted is None else f' on {wanted}'}; open: {names}")
+
+    def _find(self, name: str, address: Address | None) -> list[Listener]:
+        return [
+            listener
+            for listener in self._listeners
+            if listener.name == name and (address is None or str(listener.address) == str(address))
+        ]
 
     async def close(self, name: str, address: object = None) -> None:
         """Close a listener gracefully.
@@ -128,3 +133,19 @@ class Server:
             UnknownListener: There is none, or more than one.
         """
         await self.listener(name, address).close()
+
+    async def reopen(self, name: str, address: object = None, *, move_to: object = None) -> None:
+        """Close the listening sockets of a listener and open new ones; its connections and counters go on.
+
+        Args:
+            name: Which listener.
+            address: Which of several of that name.
+            move_to: Where it listens from now on; None is where it listens already.
+
+        Raises:
+            UnknownListener: There is none, or more than one.
+            ListenerClosed: It is draining.
+            AddressInUse: Somebody else listens there; see `Listener.reopen`.
+            CannotBind: The address cannot be opened.
+        """
+        await self.listener(name, address).reopen(move_to)

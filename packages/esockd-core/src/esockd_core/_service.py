@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from esockd_core._connection import HANDLER_ERROR, IDLE_TIMEOUT, SEND_TIMEOUT
+from esockd_core._errors import InvalidOption
 from esockd_core._events import ConnectionEvent
 from esockd_core._handler import CallbackHandler
 from esockd_core._stats import Stats
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from esockd_core._admission import Admission
-    from esockd_core._connection import Carried, StreamConnection
+    from esockd_core._connection import Carried
     from esockd_core._handler import CoroutineHandler, Handler
     from esockd_core._options import ListenerOptions
     from esockd_core._stats import Counters
@@ -31,10 +33,6 @@ logger = logging.getLogger("esockd_core")
 SWEEP_CHUNK = 1_000  # connections looked at before the event loop gets its turn
 
 next_id = count(1).__next__
-
-
-async def _not_a_coroutine(_: StreamConnection) -> None:
-    raise AssertionError("a callback handler is not called")
 
 
 class Service:
@@ -84,7 +82,7 @@ class Service:
         self.connections: dict[int, Carried] = {}
         # A timer for each connection would cost more than the connection: `sweep` looks through these instead.
         self.blocked: dict[Carried, tuple[int, float]] = {}  # bytes unsent when last seen to change, and when
-        self.closing: dict[Carried, tuple[int, float]] = {}  # likewise
+        self.closing: dict[Carried, tuple[int, float]] = {}  # likewise, and bytes in the kernel
         self.upgrades: Upgrades | None = None
         self.upgrading = admission.upgrading
         self.turn = anyio.Lock()
@@ -92,8 +90,16 @@ class Service:
 
     def set_handler(self, handler: Handler) -> None:
         """Serve the connections to come by this handler."""
-        self.callbacks = handler if isinstance(handler, CallbackHandler) else None
-        self.serve: CoroutineHandler = _not_a_coroutine if isinstance(handler, CallbackHandler) else handler
+        given: object = handler
+        if isinstance(given, type) or (not callable(given) and not isinstance(given, CallbackHandler)):
+            raise InvalidOption(
+                f"the handler is {given!r}; it is a coroutine function, or an instance of CallbackHandler."
+            )
+        if isinstance(handler, CallbackHandler):
+            self.callbacks: CallbackHandler | None = handler  # `serve` stays, for who was accepted for it just now
+        else:
+            self.callbacks = None
+            self.serve: CoroutineHandler = handler
 
     def started(self, connection: Carried) -> None:
         """An admitted connection begins its life."""
@@ -173,23 +179,43 @@ class Service:
         """Abort the sockets whose peer takes no bytes, or does not finish a close, for too long."""
         self.upgrading.sweep(now, self.options)
         send_timeout_s = self.options.send_timeout
-        for waiting in (self.blocked, self.closing):
-            for connection, (unsent, since) in list(waiting.items()):
-                left = connection.unsent_bytes()
-                if left != unsent:
-                    waiting[connection] = (left, now)
-                elif left and send_timeout_s is not None and now - since >= send_timeout_s:
-                    connection.abort(SEND_TIMEOUT)
-                elif not left and waiting is self.closing and now - since >= self.options.linger_timeout:
-                    connection.abort_socket()
+        for connection, (unsent, since) in list(self.blocked.items()):
+            left = connection.unsent_bytes()
+            if not left:
+                del self.blocked[connection]
+            elif left != unsent:
+                self.blocked[connection] = (left, now)
+            elif send_timeout_s is not None and now - since >= send_timeout_s:
+                connection.abort(SEND_TIMEOUT)
+        for connection, (unsent, since) in list(self.closing.items()):
+            left = connection.undelivered_bytes()
+            if left != unsent:
+                self.closing[connection] = (left, now)
+            elif left and send_timeout_s is not None and now - since >= send_timeout_s:
+                connection.abort(SEND_TIMEOUT)
+            elif not left and now - since >= self.options.linger_timeout:
+                connection.abort_socket()
 
-    async def sweep_idle(self, now: float, timeout_s: float) -> None:
-        """Abort connections that moved no byte for the idle timeout."""
+    @property
+    def sweep_all_every_s(self) -> float:
+        """The pause between two calls of `sweep_all`, so that a timeout is late by an eighth of itself at most."""
+        timeouts_s = (self.options.idle_timeout, self.options.send_timeout)
+        return min((timeout_s / 8 for timeout_s in timeouts_s if timeout_s is not None), default=math.inf)
+
+    async def sweep_all(self, now: float) -> None:
+        """Abort connections that moved no byte for the idle timeout; have `sweep` watch where bytes wait for the peer.
+
+        Less than `write_buffer_bytes` may wait without the event loop saying so.
+        """
+        idle_timeout_s = self.options.idle_timeout
         for position, connection in enumerate(list(self.connections.values())):
-            moved = connection.bytes_in + connection.bytes_out
+            unsent = connection.unsent_bytes()
+            if unsent and connection not in self.blocked:
+                self.blocked[connection] = (unsent, now)
+            moved = connection.bytes_in + connection.bytes_out - unsent
             if moved != connection.moved_bytes:
                 connection.moved_bytes, connection.moved_at = moved, now
-            elif now - connection.moved_at >= timeout_s:
+            elif idle_timeout_s is not None and now - connection.moved_at >= idle_timeout_s:
                 connection.abort(IDLE_TIMEOUT)
             if position % SWEEP_CHUNK == SWEEP_CHUNK - 1:
                 await checkpoint()

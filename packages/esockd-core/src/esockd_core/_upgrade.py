@@ -10,12 +10,14 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from esockd_core._connection import Carried
+from esockd_core._errors import InvalidOption
 from esockd_core._peer_certificate import describe_upstream_tls
 from esockd_proxyproto import Decoder, InvalidHeader, InvalidTlv, NotProxyHeader, Policy, UnixEndpoint
 
 if TYPE_CHECKING:
     import ssl
 
+    from esockd_core._address import Address
     from esockd_core._options import ListenerOptions, PeerName
     from esockd_core._peer_certificate import TlsInfo
     from esockd_core._service import Service
@@ -64,6 +66,22 @@ class Upgrades:
     def __init__(self, policy: Policy | None, context: ssl.SSLContext | None) -> None:
         self.policy = policy
         self.context = context
+
+
+def plan_upgrades(address: Address, options: ListenerOptions) -> Upgrades | None:
+    """What connections to an address go through before their handler; None for nothing.
+
+    Raises:
+        InvalidOption: TLS is wanted by the address or by the options, but not by both.
+    """
+    if options.tls is None and address.is_encrypted:
+        raise InvalidOption(f"{address} needs the option tls: TlsOptions(certfile=..., keyfile=...)")
+    if options.tls is not None and not address.is_encrypted:
+        raise InvalidOption(f"the option tls does nothing for {address}: write {address.encrypted()}")
+    policy = options.proxy_policy()
+    if policy is None and options.tls is None:
+        return None
+    return Upgrades(policy, None if options.tls is None else options.tls.context)
 
 
 class InUpgrade:
@@ -168,7 +186,7 @@ class Upgraded(Carried):
     _header: ProxyHeader | None
     _source: PeerName | None
     _upstream_tls: TlsInfo | None
-    counted_source: PeerName | None
+    counted_source: str | None
     """The source that holds a place of `max_connections_per_source`."""
 
     def _init_upgrade(self) -> None:

@@ -59,7 +59,7 @@ class UpgradeAdmission(Admission):
         peer = connection.peername
         host = peer[0] if isinstance(peer, tuple) else "unix:"
         if self._judges_source and not self.access.allows(host):
-            raise UpgradeRefused(SOURCE_FORBIDDEN, f"access rules: {self.access.match(host) or 'default'}")
+            raise UpgradeRefused(SOURCE_FORBIDDEN, super().why_forbidden(host))
         source = source_key(host)
         if self._source_max is not None and self.open_by_source.get(source, 0) >= self._source_max:
             raise UpgradeRefused(SOURCE_MAX_LIMIT, f"max_connections_per_source is {self._source_max}")
@@ -67,7 +67,7 @@ class UpgradeAdmission(Admission):
             raise UpgradeRefused(SOURCE_RATE_LIMITED, "max_conn_rate_per_source has no token left")
         if self._source_max is not None:
             self.open_by_source[source] = self.open_by_source.get(source, 0) + 1
-            connection.counted_source = (host, 0)
+            connection.counted_source = host
 
     def release(self, connection: Carried) -> None:
         """Give back the place of an admitted connection that ended."""
@@ -78,11 +78,11 @@ class UpgradeAdmission(Admission):
         if isinstance(connection, Upgraded) and connection.counted_source is not None:
             self.release_source(connection.counted_source)
 
-    def _why_forbidden(self, host: str) -> str:
+    def why_forbidden(self, host: str) -> str:
         return (
             "it is no trusted upstream, or the access rules deny it"
             if self._is_proxied
-            else super()._why_forbidden(host)
+            else super().why_forbidden(host)
         )
 
     def _overload(self, peer: PeerName | None) -> str | None:

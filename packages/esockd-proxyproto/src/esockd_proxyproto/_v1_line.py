@@ -30,11 +30,12 @@ def read_line(line: bytes, tolerate: Tolerance) -> tuple[ProxyHeader, int]:
     """
     try:
         return _Reader(line, tolerate).read()
-    except IncompleteHeader as error:
-        if len(line) + error.missing <= LINE_LIMIT_BYTES:
+    except (IncompleteHeader, InvalidHeader) as error:
+        sound = line[: error.offset] if isinstance(error, InvalidHeader) else line
+        if _least_length(sound, tolerate) <= LINE_LIMIT_BYTES:
             raise
-    # What is valid so far can no longer end within the limit. Find the byte that made it so.
-    lengths = range(1, len(line))
+    # What is sound can no longer end within the limit. Find the byte that made it so.
+    lengths = range(1, len(sound))
     offset = bisect_right(lengths, LINE_LIMIT_BYTES, key=lambda n: _least_length(line[:n], tolerate))
     raise InvalidHeader("the line cannot end with CRLF within 107 characters", offset, "PP 2.1")
 

@@ -40,7 +40,7 @@ __all__ = ["RedisTokenBucket", "ServerAwayError", "WhenAway"]
 WhenAway = Literal["open", "closed", "local"]
 
 MAX_SLEEP_S: Final = 60.0  # then ask anew: others may have given tokens back
-STOCK_PAUSE_S: Final = 0.01  # between two refused attempts to refill the stock
+PAUSE_S: Final = 0.01  # at least, after a refusal without the server or of more stock
 PREFIX: Final = "esockd:ratelimit:"
 
 
@@ -207,13 +207,9 @@ class RedisTokenBucket:
         self._waiters += 1
         try:
             async with self._queue:
-                while wait_s := await self._ask(n):
-                    self._is_waited_for = True
-                    await anyio.sleep(min(wait_s, MAX_SLEEP_S))
-                    self._is_waited_for = False
+                await self._sleep_until_taken(n)
         finally:
             self._waiters -= 1
-            self._is_waited_for = False
 
     async def __aenter__(self) -> Self:
         """Take a first lease, and keep tokens in stock from now on."""
@@ -222,7 +218,7 @@ class RedisTokenBucket:
             stack.callback(tasks.cancel_scope.cancel)
             self._low = anyio.Event()
             await self._restock()
-            tasks.start_soon(self._keep_stock)
+            tasks.start_soon(self._keep_stock, self._low)
             self._running = stack.pop_all()
         return self
 
@@ -230,10 +226,10 @@ class RedisTokenBucket:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         """Stop keeping stock, and give the rest of the lease back if the server answers."""
-        self._low = None
         try:
             return await self._running.__aexit__(kind, error, trace)
         finally:
+            self._low = None
             with anyio.CancelScope(shield=True):  # bounded by the client's timeouts
                 await self.aclose()
 
@@ -272,11 +268,19 @@ class RedisTokenBucket:
                 missing = n - self._leased
                 wait_s = await self._fetch(missing, missing + self.lease - 1)
             if wait_s is None:
-                return 0.0 if self._answer_alone(n) else min(self.wait_time(n), self._retry_s)
+                return 0.0 if self._answer_alone(n) else max(min(self.wait_time(n), self._retry_s), PAUSE_S)
             if wait_s:
                 self._refused_until_s = time.monotonic() + wait_s
                 return wait_s
         return 0.0
+
+    async def _sleep_until_taken(self, n: int) -> None:
+        try:
+            while wait_s := await self._ask(n):
+                self._is_waited_for = True
+                await anyio.sleep(min(wait_s, MAX_SLEEP_S))
+        finally:
+            self._is_waited_for = False
 
     async def _fetch(self, least: int, most: int) -> float | None:
         """Add tokens to the lease; 0.0 if they were there, or else seconds until they are; None without a server."""
@@ -307,16 +311,16 @@ class RedisTokenBucket:
         async with self._trip:
             wait_s = await self._fetch(1, self.lease - self._leased) if self._leased < self.lease else 0.0
         if wait_s is None:
-            return max(self._away_until_s - time.monotonic(), STOCK_PAUSE_S)
-        return min(max(wait_s, STOCK_PAUSE_S), MAX_SLEEP_S) if wait_s else 0.0
+            return max(self._away_until_s - time.monotonic(), PAUSE_S)
+        return min(max(wait_s, PAUSE_S), MAX_SLEEP_S) if wait_s else 0.0
 
-    async def _keep_stock(self) -> None:
-        while self._low is not None:
-            await self._low.wait()
+    async def _keep_stock(self, low: anyio.Event) -> None:
+        while True:
+            await low.wait()
             pause_s = await self._restock()
             await anyio.sleep(pause_s)
             if self._leased * 2 > self.lease:
-                self._low = anyio.Event()
+                low = self._low = anyio.Event()
 
 
 def connect(url: str, timeout_s: float) -> redis.Redis:

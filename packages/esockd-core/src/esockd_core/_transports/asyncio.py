@@ -19,7 +19,7 @@ from anyio import BrokenResourceError, BusyResourceError, ClosedResourceError, E
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from esockd_core._connection import ABORTED, KILLED, NORMAL, RESET, SHUTDOWN, Carried, as_bytes, bad_max_bytes, name_of
-from esockd_core._transports.cancellation import is_in_cancel_scope
+from esockd_core._transports.cancellation import is_in_cancel_scope, is_shielded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,7 +91,7 @@ class AsyncioConnection(Carried, asyncio.Protocol):
         self.id = 0
         self.bytes_in = 0
         self.bytes_out = 0
-        self.moved_bytes = 0
+        self.moved_bytes = -1  # not looked at yet: the first look by `sweep_all` starts its idle time
         self.moved_at = 0.0
         self.draining = False
 
@@ -113,8 +113,12 @@ class AsyncioConnection(Carried, asyncio.Protocol):
 
     def _start(self) -> None:
         service = self._service
-        self._task = task = service.new_task(service.serve(self))
-        task.add_done_callback(self._handler_done)
+        try:
+            self._task = task = service.new_task(service.serve(self))
+        except Exception as error:  # noqa: BLE001 - it cannot be called with a connection, or is no coroutine function
+            self.close_nowait(self._reason_for(error))
+        else:
+            task.add_done_callback(self._handler_done)
 
     def _refuse(self, how: str | bytes) -> None:
         self._closing = True
@@ -191,12 +195,6 @@ class AsyncioConnection(Carried, asyncio.Protocol):
         else:
             self.close_nowait(reason)
 
-    def _reason_for(self, error: BaseException) -> str:
-        # A handler need not catch that its peer went away: that is no error of the handler.
-        if self._error is not None and isinstance(error, BrokenResourceError | ClosedResourceError):
-            return RESET
-        return self._service.handler_failed(self, error)
-
     # Receiving
 
     async def __anext__(self) -> bytes:
@@ -266,7 +264,7 @@ class AsyncioConnection(Carried, asyncio.Protocol):
             self._receiver.set_result(None)
 
     def pause_reading(self) -> None:
-        if not self._reading_paused and not self._lost:
+        if not (self._reading_paused or self._eof or self._lost):  # resumed after the end, the loop would tell it again
             self._reading_paused = True
             self._transport.pause_reading()
 
@@ -377,8 +375,9 @@ class AsyncioConnection(Carried, asyncio.Protocol):
         return ClosedResourceError()
 
     def close_nowait(self, reason: str = NORMAL) -> None:
-        if not self._closing:
+        if reason != NORMAL:
             self._reason = self._reason or reason
+        if not self._closing:
             self._closing = True
             self._chunk = self._more = None
             self._wake_receiver()
@@ -389,7 +388,7 @@ class AsyncioConnection(Carried, asyncio.Protocol):
         # lost with it. So: flush, finish sending, read on until the peer finishes too, then close; `sweep` bounds it.
         transport = self._transport
         unsent = transport.get_write_buffer_size()
-        if self._eof and not self._reading_paused:
+        if self._eof:
             transport.close()
             if not unsent:
                 return
@@ -417,7 +416,8 @@ class AsyncioConnection(Carried, asyncio.Protocol):
     def cancel_handler(self, reason: str) -> None:
         if self._task is not None:
             self._reason = self._reason or reason
-            self._task.cancel()
+            if self._lost or not is_shielded(self._task):
+                self._task.cancel()
 
     def request_draining(self) -> None:
         if not self.draining:
@@ -466,6 +466,20 @@ class AsyncioCallbackConnection(AsyncioConnection):
             self._callbacks.connection_made(self)
         except Exception as error:  # noqa: BLE001 - whatever a callback raises ends its own connection only
             self.close_nowait(self._reason_for(error))
+        if self._reading_paused:
+            self._on_data = self._hold_back
+
+    def _hold_back(self, connection: StreamConnection, data: bytes) -> None:  # noqa: ARG002
+        # uvloop begins to read after connection_made, though that paused reading: once, until it is paused again here.
+        self._transport.pause_reading()
+        self._chunk = data
+
+    def resume_reading(self) -> None:
+        held, self._chunk = self._chunk, None
+        self._on_data = self._callbacks.data_received
+        super().resume_reading()
+        if held is not None and not self._closing:
+            self._call(lambda connection: self._callbacks.data_received(connection, cast("bytes", held)))
 
     def _call(self, callback: Callable[[StreamConnection], None]) -> None:
         try:
@@ -502,12 +516,15 @@ class AsyncioCallbackConnection(AsyncioConnection):
             self._call(self._callbacks.resume_writing)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._error = error = self._error or exc
+        if error is not None and not self._closing:
+            self._reason = RESET
+        self._lost = self._closing = True
         if self.id:
             try:
-                self._callbacks.connection_lost(self, self._error or exc)
-            except Exception as error:  # noqa: BLE001
-                self._closing = True
-                self._reason = self._reason or self._reason_for(error)
+                self._callbacks.connection_lost(self, error)
+            except Exception as raised:  # noqa: BLE001
+                self.close_nowait(self._reason_for(raised))
         super().connection_lost(exc)
 
     def request_draining(self) -> None:
@@ -523,3 +540,5 @@ class AsyncioCallbackConnection(AsyncioConnection):
 
     async def receive(self, max_bytes: int = 65_536) -> bytes:  # noqa: ARG002
         raise RuntimeError("a callback handler gets its bytes by data_received; receive() is for coroutine handlers")
+
+    __anext__ = receive

@@ -69,7 +69,8 @@ class AsyncioCarrier:
 
     async def serve_queued(self, listening: socket.socket) -> None:
         """Serve the clients that wait in the kernel's queue now; see `Carrier`."""
-        await AcceptLoop(self._service, listening, self._serve).drain_queue(self._service.options.tcp.backlog)
+        queue = self._service.options.tcp.backlog + 1  # listen(2): Linux lets one more wait
+        await AcceptLoop(self._service, listening, self._serve).drain_queue(queue, may_wait=False)
 
     async def _serve(self, accepted: socket.socket) -> None:
         # Shielded: an accepted client belongs to a connection before anything may be cancelled.
@@ -81,30 +82,39 @@ class AsyncioCarrier:
                 self._service.admission.refuse_other(f"no transport for it: {error}")
 
     async def _accept_by_asyncio(self, listening: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
         backoff = Backoff(self._service)
         while True:
-            failed: asyncio.Future[OSError] = loop.create_future()
-            source = _PolicySocket(listening, backoff, failed)
-            server = await loop.create_server(self.make_connection, sock=source, backlog=BATCH, start_serving=False)
             try:
-                await server.start_serving()  # apart from its creation, or a cancellation there would leave it running
-                error = await failed
-            finally:
-                server.close()
+                error = await self._accept_until_error(listening, backoff)
+            except OSError as no_descriptor:  # for a socket of the server's own
+                error = no_descriptor
             if answer_to(error) is AcceptAnswer.FAIL:
                 raise error
             backoff.fail(error)
             await backoff.wait()
 
+    async def _accept_until_error(self, listening: socket.socket, backoff: Backoff) -> OSError:
+        loop = asyncio.get_running_loop()
+        failed: asyncio.Future[OSError] = loop.create_future()
+        source = _PolicySocket(listening, backoff, failed)
+        server = await loop.create_server(self.make_connection, sock=source, backlog=BATCH, start_serving=False)
+        try:
+            await server.start_serving()  # apart from its creation, or a cancellation there would leave it running
+            return await failed
+        finally:
+            await _close_server(server)
+
     async def _accept_by_uvloop(self, listening: socket.socket) -> None:
         while True:
             if free_descriptors() >= PLENTY:
                 await self._accept_in_c(listening)
-            async with anyio.create_task_group() as exact:
-                exact.start_soon(AcceptLoop(self._service, listening, self._serve).run)
-                await wait_until_plenty()
-                exact.cancel_scope.cancel()
+            try:
+                async with anyio.create_task_group() as exact:
+                    exact.start_soon(AcceptLoop(self._service, listening, self._serve).run)
+                    await wait_until_plenty()
+                    exact.cancel_scope.cancel()
+            except ExceptionGroup as group:  # of the one error that the loop can have
+                raise group.exceptions[0] from None
 
     async def _accept_in_c(self, listening: socket.socket) -> None:
         """Let uvloop accept; return when descriptors become scarce."""
@@ -130,11 +140,20 @@ class AsyncioCarrier:
             while not watch.scarce.is_set():
                 with anyio.move_on_after(LOOK_EVERY_S):
                     await watch.scarce.wait()
+                watch.look()
                 # uvloop tells nobody when somebody shut the socket down; the kernel does.
                 if not listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                     raise OSError(errno.EINVAL, "the listening socket was shut down")
         finally:
-            server.close()
+            await _close_server(server)
+
+
+async def _close_server(server: asyncio.AbstractServer) -> None:
+    """Accept no more, and let what is accepted already become connections, which takes the loop three passes."""
+    server.close()
+    with anyio.CancelScope(shield=True):
+        for _ in range(3):
+            await asyncio.sleep(0)
 
 
 class _PolicySocket(socket.socket):
@@ -153,10 +172,13 @@ class _PolicySocket(socket.socket):
         if self._failed.done():
             raise BlockingIOError
         try:
-            accepted = take(super().accept)
+            accepted, _ = take(super().accept)
         except OSError as error:
             if answer_to(error) is not AcceptAnswer.WAIT:
                 self._failed.set_result(error)
             raise BlockingIOError from None
         self._backoff.reset()
-        return accepted
+        try:
+            return accepted, accepted.getpeername()
+        except OSError:
+            return accepted, None  # accept(2) gives an address even of a peer that was gone already

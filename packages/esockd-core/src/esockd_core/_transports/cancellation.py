@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Mapping
 
 try:
@@ -20,6 +21,15 @@ try:
     _states: Mapping[Any, Any] | None = vars(_task_states)["data"]
 except (ImportError, KeyError):  # pragma: no cover (no released AnyIO 4 is like that)
     _states = None
+
+
+def is_shielded(task: asyncio.Task[object]) -> bool:
+    """Whether a task is within a shielded cancel scope, which native cancellation would not respect."""
+    state = None if _states is None else _states.get(ref(task))
+    scope = None if state is None else state.cancel_scope
+    while scope is not None and not scope.shield:
+        scope = scope._parent_scope  # noqa: SLF001 - AnyIO has no public way to ask this of another task
+    return scope is not None
 
 
 def is_in_cancel_scope() -> bool:

@@ -55,6 +55,7 @@ class TrioConnection(Carried):
         "_scope",
         "_service",
         "_socket",
+        "_sockname",
         "_task",
         "_unsent",
         "_unyielded",
@@ -74,6 +75,7 @@ class TrioConnection(Carried):
         self._socket = accepted
         self._scope = trio.CancelScope()
         self._task: trio.lowlevel.Task | None = None
+        self._sockname: PeerName | None = None  # of a closed socket, which has no name any more
         self._unsent = bytearray()
         self._flushed: trio.Event | None = None
         self._draining_event: trio.Event | None = None
@@ -91,7 +93,7 @@ class TrioConnection(Carried):
         self.id = 0
         self.bytes_in = 0
         self.bytes_out = 0
-        self.moved_bytes = 0
+        self.moved_bytes = -1  # not looked at yet: the first look by `sweep_all` starts its idle time
         self.moved_at = 0.0
         self.draining = False
         try:
@@ -145,12 +147,6 @@ class TrioConnection(Carried):
                 self._service.stopped(self, self._reason or reason)
             else:
                 self.close_nowait(reason)
-
-    def _reason_for(self, error: BaseException) -> str:
-        # A handler need not catch that its peer went away: that is no error of the handler.
-        if self._error is not None and isinstance(error, BrokenResourceError | ClosedResourceError):
-            return RESET
-        return self._service.handler_failed(self, error)
 
     # Receiving
 
@@ -353,8 +349,9 @@ class TrioConnection(Carried):
         self.abort_socket()
 
     def close_nowait(self, reason: str = NORMAL) -> None:
-        if not self._closing:
+        if reason != NORMAL:
             self._reason = self._reason or reason
+        if not self._closing:
             self._closing = True
             self._begin_close()
 
@@ -375,7 +372,9 @@ class TrioConnection(Carried):
             while not self._eof:
                 await wait_readable(self._socket)
                 with suppress(BlockingIOError):
-                    self._eof = not self._socket.recv(READ_BYTES)
+                    data = self._socket.recv(READ_BYTES)
+                    self._eof = not data
+                    self.bytes_in += len(data)
             while self._unsent:
                 self._flushed = self._flushed or trio.Event()
                 await self._flushed.wait()
@@ -398,6 +397,7 @@ class TrioConnection(Carried):
         if self._lost:
             return
         self._lost = self._closing = True
+        self._sockname = self.sockname
         notify_closing(self._socket)
         self._socket.close()
         self._unsent.clear()
@@ -432,7 +432,7 @@ class TrioConnection(Carried):
 
     @property
     def sockname(self) -> PeerName:  # type: ignore[override]
-        return name_of(self._socket.getsockname())
+        return name_of(self._socket.getsockname()) if self._sockname is None else self._sockname
 
     def unsent_bytes(self) -> int:
         return len(self._unsent)
@@ -513,8 +513,13 @@ class TrioCallbackConnection(TrioConnection):
             self.close_nowait(self._reason_for(error))
 
     def _start(self) -> None:
-        self.resume_reading()
+        try:
+            self.resume_reading()
+        except OSError as error:  # no descriptor or memory for the poller
+            self._error = error
         self._call(self._callbacks.connection_made)
+        if self._error is not None:
+            self.abort_socket()
 
     def on_readable(self) -> None:
         """The poller saw input."""
@@ -565,10 +570,18 @@ class TrioCallbackConnection(TrioConnection):
     def abort_socket(self) -> None:
         if not self._lost:
             self.pause_reading()
-            if self.id:
-                self._closing = True
-                self._call(lambda connection: self._callbacks.connection_lost(connection, self._error))
+            if self._error is not None and not self._closing:
+                self._reason = self._reason or RESET
             super().abort_socket()
+
+    def _ended(self) -> None:
+        if self.id:
+            self._nursery.start_soon(self._tell_end)
+
+    async def _tell_end(self) -> None:
+        # Not at once: whoever closed it may be in the midst of a callback, of this or of another connection.
+        self._call(lambda connection: self._callbacks.connection_lost(connection, self._error))
+        super()._ended()
 
     def request_draining(self) -> None:
         if not self.draining:
@@ -583,6 +596,8 @@ class TrioCallbackConnection(TrioConnection):
 
     async def receive(self, max_bytes: int = READ_BYTES) -> bytes:  # noqa: ARG002
         raise RuntimeError("a callback handler gets its bytes by data_received; receive() is for coroutine handlers")
+
+    __anext__ = receive
 
 
 @asynccontextmanager
@@ -607,7 +622,8 @@ class TrioCarrier:
 
     async def serve_queued(self, listening: socket.socket) -> None:
         """Serve the clients that wait in the kernel's queue now; see `Carrier`."""
-        await AcceptLoop(self._service, listening, self._serve).drain_queue(self._service.options.tcp.backlog)
+        queue = self._service.options.tcp.backlog + 1  # listen(2): Linux lets one more wait
+        await AcceptLoop(self._service, listening, self._serve).drain_queue(queue, may_wait=False)
 
     def _serve(self, accepted: socket.socket) -> None:
         callbacks = self._service.callbacks

@@ -1,0 +1,436 @@
+"""Taking clients from the kernel's queue: errors of accept(2), pauses, crashes; no client is lost, no loop spins."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import struct
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from esockd_core import CallbackHandler, ConnectionEvent, Listener, StreamConnection, open_listener
+from esockd_core._accept import BATCH, AcceptAnswer, answer_to
+from esockd_core._errors import ListenerClosed
+from esockd_core._transports import asyncio_accept
+from esockd_core._transports.asyncio_accept import AsyncioCarrier
+from esockd_core._transports.trio import TrioCarrier
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from esockd_core import Handler
+
+pytestmark = pytest.mark.anyio
+
+RESET = struct.pack("ii", 1, 0)
+
+
+async def echo(connection: StreamConnection) -> None:
+    async for data in connection:
+        await connection.send(data)
+
+
+class Echo(CallbackHandler):
+    def data_received(self, connection: StreamConnection, data: bytes) -> None:
+        connection.send_nowait(data)
+
+
+@pytest.fixture(params=[echo, Echo()], ids=["coroutine", "callback"])
+def handler(request: pytest.FixtureRequest) -> Handler:
+    chosen: Handler = request.param
+    return chosen
+
+
+def connect(listener: Listener) -> socket.socket:
+    """A client in the kernel's queue: the loop need not run for that."""
+    assert listener.port is not None
+    client = socket.create_connection(("127.0.0.1", listener.port), 5)
+    client.setblocking(False)
+    return client
+
+
+async def answer(client: socket.socket, question: bytes = b"hello") -> bytes:
+    """What the peer sends until it sent as much as the question, or finished."""
+    client.sendall(question)
+    answered = b""
+    with anyio.fail_after(5):
+        while len(answered) < len(question):
+            await anyio.wait_readable(client)
+            chunk = client.recv(65_536)
+            if not chunk:
+                break
+            answered += chunk
+    return answered
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with anyio.fail_after(10):
+        while not condition():  # noqa: ASYNC110
+            await anyio.sleep(0.01)
+
+
+def reset(client: socket.socket) -> None:
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    client.close()
+
+
+# The policy
+
+ANSWERS = {
+    "EAGAIN": AcceptAnswer.WAIT,
+    "EWOULDBLOCK": AcceptAnswer.WAIT,
+    **dict.fromkeys(
+        [
+            "ECONNABORTED", "EINTR", "EPROTO", "EPERM", "ENETDOWN", "ENOPROTOOPT", "EHOSTDOWN", "ENONET",
+            "EHOSTUNREACH", "EOPNOTSUPP", "ENETUNREACH", "ETIMEDOUT",
+        ],
+        AcceptAnswer.RETRY,
+    ),
+    **dict.fromkeys(["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"], AcceptAnswer.BACK_OFF),
+    **dict.fromkeys(["EBADF", "EINVAL", "ENOTSOCK", "EFAULT"], AcceptAnswer.FAIL),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "expected"), ANSWERS.items(), ids=list(ANSWERS))
+def test_each_error_of_accept_has_one_answer(name: str, expected: AcceptAnswer) -> None:
+    assert answer_to(OSError(getattr(errno, name), name)) is expected
+
+
+def test_an_error_without_a_number_ends_the_listener() -> None:
+    assert answer_to(OSError("strange")) is AcceptAnswer.FAIL
+
+
+# Faults: accept(2) fails as a test says
+
+
+class FlakyAccept:
+    """Makes accept(2) of every socket fail at the steps given, and counts its calls."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.errors: dict[int, int] = {}
+        self.always: int | None = None
+        self.calls = 0
+        real = socket.socket.accept
+
+        def accept(listening: socket.socket) -> tuple[socket.socket, Any]:
+            self.calls += 1
+            number = self.errors.pop(self.calls, self.always)
+            if number is not None:
+                raise OSError(number, os.strerror(number))
+            return real(listening)
+
+        monkeypatch.setattr(socket.socket, "accept", accept)
+
+
+@pytest.fixture
+def flaky(monkeypatch: pytest.MonkeyPatch) -> FlakyAccept:
+    # uvloop accepts in C while descriptors are plenty: near the limit it takes the way that can be seen here.
+    monkeypatch.setattr(asyncio_accept, "free_descriptors", lambda: 0)
+    monkeypatch.setattr(asyncio_accept, "wait_until_plenty", anyio.sleep_forever)
+    return FlakyAccept(monkeypatch)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 7])
+async def test_an_emfile_at_any_step_loses_no_client_and_is_counted(flaky: FlakyAccept, step: int) -> None:
+    async with open_listener("echo", "127.0.0.1:0", echo) as listener:
+        flaky.errors = {flaky.calls + step: errno.EMFILE}
+        clients = [connect(listener) for _ in range(6)]
+        for client in clients:
+            with client:
+                assert await answer(client) == b"hello"
+        with connect(listener) as late:
+            assert await answer(late) == b"hello"
+        assert listener.stats().accepted == 7
+        assert listener.stats().closed_sys_limit == 1
+
+
+async def test_clients_that_vanish_in_the_queue_do_not_stop_the_acceptor(flaky: FlakyAccept) -> None:
+    """The whole list of accept(2), as one burst."""
+    gone = [getattr(errno, name) for name, expected in ANSWERS.items() if expected is AcceptAnswer.RETRY]
+    async with open_listener("echo", "127.0.0.1:0", echo) as listener:
+        flaky.errors = {flaky.calls + 1 + step: number for step, number in enumerate(gone)}
+        with connect(listener) as client:
+            assert await answer(client) == b"hello"
+        assert not flaky.errors
+        assert listener.acceptors[0].restarts == 0
+
+
+@pytest.mark.parametrize("number", [errno.ECONNABORTED, errno.EMFILE])
+async def test_an_error_that_does_not_go_away_makes_no_busy_loop(
+    flaky: FlakyAccept, number: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Handlers go on, calls of accept(2) stay few, the log gets one line, and it recovers by itself."""
+    caplog.set_level(logging.WARNING, "esockd_core")
+    async with open_listener("echo", "127.0.0.1:0", echo) as listener:
+        with connect(listener) as early, connect(listener) as late:
+            await until(lambda: listener.stats().accepted == 2)
+            flaky.always = number
+            before = flaky.calls
+            with connect(listener) as waiting:
+                await until(lambda: listener.stats().closed_sys_limit >= 3)  # at 0, 0.1 and 0.3 s
+                assert flaky.calls - before <= 5 * BATCH
+                assert await answer(early) == b"hello"
+                flaky.always = None
+                assert await answer(waiting) == b"hello"
+            assert await answer(late) == b"hello"
+    lines = [record for record in caplog.records if "accept failed" in record.message]
+    assert len(lines) == 1
+
+
+async def test_the_pause_after_failures_grows_to_a_second_and_starts_again_after_a_success(
+    flaky: FlakyAccept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    real = anyio.sleep
+
+    async def sleep(delay_s: float) -> None:
+        pauses.append(delay_s)
+        await real(0)
+
+    monkeypatch.setattr("esockd_core._accept.anyio.sleep", sleep)
+    async with open_listener("echo", "127.0.0.1:0", echo) as listener:
+        flaky.errors = {flaky.calls + step: errno.ENFILE for step in range(1, 7)}
+        with connect(listener) as client:
+            assert await answer(client) == b"hello"
+        flaky.errors = {flaky.calls + 1: errno.ENFILE}
+        with connect(listener) as client:
+            assert await answer(client) == b"hello"
+    wanted = [pause for pause in pauses if pause not in (0, 0.01)]
+    assert wanted == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 0.1]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EBADF])
+async def test_an_error_that_is_for_good_closes_the_listener_with_it(
+    flaky: FlakyAccept, number: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """esockd's t_einval: neither silence nor a busy loop; open connections are told and end."""
+    told = anyio.Event()
+
+    async def wait_for_goodbye(connection: StreamConnection) -> None:
+        await connection.wait_draining()
+        told.set()
+
+    with pytest.raises(OSError, match=os.strerror(number)) as caught, anyio.fail_after(10):  # noqa: PT012
+        async with open_listener("echo", "127.0.0.1:0", wait_for_goodbye) as listener:
+            with connect(listener), connect(listener):
+                await until(lambda: listener.stats().accepted == 2)
+                flaky.always = number
+                with connect(listener):
+                    await anyio.sleep_forever()
+    assert caught.value.errno == number
+    assert told.is_set()
+    assert listener.state == "closed"
+    assert "cannot accept any more" in caplog.text
+
+
+async def test_shutting_the_listening_socket_down_closes_the_listener() -> None:
+    """esockd's t_close_listener_socket_cause_acceptor_stop, with what the host itself gave."""
+    with socket.create_server(("127.0.0.1", 0)) as given:
+        with pytest.raises(OSError, match=r"shut down|Invalid") as caught, anyio.fail_after(10):  # noqa: PT012
+            async with open_listener("echo", given, echo, shutdown_timeout=0) as listener:
+                with connect(listener) as client:
+                    assert await answer(client) == b"hello"
+                    given.shutdown(socket.SHUT_RDWR)
+                    await anyio.sleep_forever()
+        assert caught.value.errno == errno.EINVAL
+        assert listener.state == "closed"
+        assert listener.stats().current_connections == 0
+
+
+# Clients that are gone before they are accepted
+
+
+async def test_a_client_that_reset_in_the_queue_is_counted_early_and_the_next_is_served(handler: Handler) -> None:
+    started: list[ConnectionEvent] = []
+    async with open_listener("echo", "127.0.0.1:0", handler, on_event=started.append) as listener:
+        await listener.suspend()
+        for _ in range(3):
+            reset(connect(listener))
+        with connect(listener) as client:
+            await listener.resume()
+            assert await answer(client) == b"hello"
+        stats = listener.stats()
+    assert (stats.accepted, stats.closed_early) == (1, 3)
+    assert [event.kind for event in started].count("connection_started") == 1
+
+
+async def test_a_client_that_finished_in_the_queue_is_served_what_it_sent(handler: Handler) -> None:
+    async with open_listener("echo", "127.0.0.1:0", handler) as listener:
+        await listener.suspend()
+        with connect(listener) as client:
+            client.sendall(b"last words")
+            client.shutdown(socket.SHUT_WR)
+            await listener.resume()
+            with anyio.fail_after(5):
+                await anyio.wait_readable(client)
+            assert client.recv(100) == b"last words"
+
+
+# Batches
+
+
+async def test_a_full_queue_does_not_starve_other_tasks(anyio_backend_name: str) -> None:
+    accepted_in_a_turn = 0
+
+    async def watch() -> None:
+        nonlocal accepted_in_a_turn
+        before = 0
+        while True:
+            await checkpoint()
+            now = listener.stats().accepted
+            accepted_in_a_turn, before = max(accepted_in_a_turn, now - before), now
+
+    async with open_listener("echo", "127.0.0.1:0", echo) as listener, anyio.create_task_group() as tasks:
+        await listener.suspend()
+        clients = [connect(listener) for _ in range(5 * BATCH)]
+        tasks.start_soon(watch)
+        await listener.resume()
+        await until(lambda: listener.stats().accepted == 5 * BATCH)
+        tasks.cancel_scope.cancel()
+        for client in clients:
+            client.close()
+    assert 0 < accepted_in_a_turn <= 2 * BATCH  # a task may get its turn after two batches
+
+
+# Acceptors
+
+
+async def test_several_acceptors_share_each_socket() -> None:
+    async with open_listener("echo", 0, echo, acceptors=4) as listener:
+        assert [acceptor.id for acceptor in listener.acceptors] == list(range(8))
+        assert len({acceptor.address for acceptor in listener.acceptors}) == 2
+        clients = [connect(listener) for _ in range(200)]
+        for client in clients:
+            with client:
+                assert await answer(client) == b"hello"
+        assert [acceptor.restarts for acceptor in listener.acceptors] == [0] * 8
+        assert listener.stats().accepted == 200
+
+
+async def test_a_crashed_acceptor_starts_again_and_loses_no_client(
+    flaky: FlakyAccept, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    crash_once(monkeypatch, times=4)
+    async with open_listener("echo", "127.0.0.1:0", echo) as listener:
+        for _ in range(2):
+            with connect(listener) as client:
+                assert await answer(client) == b"hello"
+        assert listener.acceptors[0].restarts == 4
+        assert "acceptor 0 on 127.0.0.1" in caplog.text
+
+
+async def test_the_fifth_crash_in_ten_seconds_closes_the_listener_with_the_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    crash_once(monkeypatch, times=5)
+    with pytest.raises(ZeroDivisionError, match="crash 5"), anyio.fail_after(10):
+        async with open_listener("echo", "127.0.0.1:0", echo) as listener:
+            await anyio.sleep_forever()
+    assert listener.state == "closed"
+
+
+def crash_once(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """Make the first runs of an acceptor crash."""
+    crashes = 0
+    for carrier in (AsyncioCarrier, TrioCarrier):
+
+        async def accept(self: Any, listening: socket.socket, real: Any = carrier.accept) -> None:
+            nonlocal crashes
+            if crashes < times:
+                crashes += 1
+                await checkpoint()
+                raise ZeroDivisionError(f"crash {crashes}")
+            await real(self, listening)
+
+        monkeypatch.setattr(carrier, "accept", accept)
+
+
+# Suspending
+
+
+async def test_a_suspended_listener_keeps_its_connections_and_serves_who_waited_after_it_resumes(
+    handler: Handler,
+) -> None:
+    async with open_listener("echo", "127.0.0.1:0", handler) as listener:
+        with connect(listener) as early:
+            assert await answer(early) == b"hello"
+            await listener.suspend()
+            assert str(listener.state) == "suspended"
+            with connect(listener) as late:
+                assert await answer(early) == b"hello"
+                for _ in range(20):
+                    await checkpoint()
+                assert listener.stats().accepted == 1
+                await listener.resume()
+                assert str(listener.state) == "running"
+                assert await answer(late) == b"hello"
+            assert await answer(early) == b"hello"
+
+
+@pytest.mark.parametrize("acceptors", [1, 3])
+async def test_suspending_and_resuming_over_and_over_loses_no_client(handler: Handler, acceptors: int) -> None:
+    served = 0
+
+    async def visit() -> None:
+        nonlocal served
+        for _ in range(20):
+            assert listener.port is not None
+            async with await anyio.connect_tcp("127.0.0.1", listener.port) as client:
+                await client.send(b"x")
+                with anyio.fail_after(10):
+                    assert await client.receive() == b"x"
+                served += 1
+
+    async with open_listener("echo", "127.0.0.1:0", handler, acceptors=acceptors) as listener:
+        async with anyio.create_task_group() as toggling:
+
+            async def toggle() -> None:
+                while True:
+                    await listener.suspend()
+                    await checkpoint()
+                    await listener.resume()
+                    await anyio.sleep(0.001)
+
+            toggling.start_soon(toggle)
+            async with anyio.create_task_group() as visitors:
+                for _ in range(10):
+                    visitors.start_soon(visit)
+            toggling.cancel_scope.cancel()
+        stats = listener.stats()
+        assert served == 200
+        assert stats.accepted == 200
+
+
+async def test_who_suspends_at_once_after_resuming_or_opening_is_obeyed() -> None:
+    async with open_listener("echo", "127.0.0.1:0", echo) as listener:
+        await listener.suspend()
+        with connect(listener) as client:
+            for _ in range(5):
+                await listener.resume()
+                await listener.suspend()
+            for _ in range(20):
+                await checkpoint()
+            accepted = listener.stats().accepted
+            if accepted == 0:  # a resumed listener may have taken it before it was suspended again
+                await listener.resume()
+            assert await answer(client) == b"hello"
+            await listener.suspend()
+        before = listener.stats().accepted
+        with connect(listener):
+            for _ in range(20):
+                await checkpoint()
+            assert listener.stats().accepted == before
+
+
+async def test_a_closed_listener_neither_resumes_nor_suspends() -> None:
+    async with open_listener("echo", "127.0.0.1:0", echo) as listener:
+        pass
+    with pytest.raises(ListenerClosed):
+        await listener.resume()
+    with pytest.raises(ListenerClosed):
+        await listener.suspend()
