@@ -12,8 +12,16 @@ import anyio.to_thread
 import pytest
 import trustme
 
-from esockd_core import CallbackHandler, InvalidOption, Listener, ListenerOptions, StreamConnection, open_listener
-from esockd_core._tls_options import TlsCertificate, TlsOptions
+from esockd_core import (
+    CallbackHandler,
+    InvalidOption,
+    Listener,
+    ListenerOptions,
+    StreamConnection,
+    TlsCertificate,
+    TlsOptions,
+    open_listener,
+)
 from esockd_proxyproto import Endpoint, ProxyHeader, encode
 
 if TYPE_CHECKING:
