@@ -52,10 +52,7 @@ def check(name: str, wheel: Path) -> None:
     tests = [ROOT / "tests" / "distribution", ROOT / "tests" / name]
     options = [
         "-q",
-        "-n",
-        "auto",
-        "--maxprocesses",
-        "4",
+        "-n4",
         f"--rootdir={ROOT}",
         f"--config-file={ROOT / 'pyproject.toml'}",
     ]

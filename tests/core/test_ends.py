@@ -454,7 +454,7 @@ async def test_a_silent_connection_is_closed_after_the_idle_timeout_and_a_talkin
     serve: Serve, handler: Handler, caplog: pytest.LogCaptureFixture
 ) -> None:
     ends = Ends()
-    async with serve(handler, idle_timeout=0.8, on_event=ends) as (listener, client):
+    async with serve(handler, idle_timeout=0.4, on_event=ends) as (listener, client):
         assert listener.port is not None
         async with await anyio.connect_tcp("127.0.0.1", listener.port) as talking:
             while not ends.reasons:

@@ -207,25 +207,6 @@ async def test_a_handler_is_told_and_can_say_goodbye_under_a_shield(serve: Serve
     assert listener.stats().shutdown_counts == {"shutdown": 1}
 
 
-async def test_a_handler_that_swallows_its_cancellation_is_cancelled_again(serve: Serve) -> None:
-    cancelled = 0
-
-    async def handle(connection: StreamConnection) -> None:
-        nonlocal cancelled
-        await connection.send(b"hello")
-        while cancelled < 3:
-            try:
-                await anyio.sleep_forever()
-            except anyio.get_cancelled_exc_class():  # wrong, but it happens
-                cancelled += 1
-
-    async with serve(handle, shutdown_timeout=0) as (listener, client):
-        assert await client.receive() == b"hello"
-        await listener.close()
-    assert cancelled == 3
-    assert listener.stats().shutdown_counts == {"shutdown": 1}
-
-
 async def test_a_cancelled_host_ends_handlers_and_their_tasks(serve: Serve) -> None:
     ended: list[str] = []
     ready = anyio.Event()

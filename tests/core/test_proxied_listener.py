@@ -27,6 +27,7 @@ PROXY = Endpoint("192.0.2.1", 443)
 V1 = encode(ProxyHeader(1, source=CLIENT, destination=PROXY))
 V2 = encode(ProxyHeader(2, source=CLIENT, destination=PROXY, tlvs=[Tlv(TlvType.UNIQUE_ID, b"seven")]))
 V2_IPV6 = encode(ProxyHeader(2, source=Endpoint("2001:db8::7", 41000), destination=Endpoint("2001:db8::1", 443)))
+V1_IPV6 = b"PROXY TCP6 2001:db8::7 2001:db8::1 41000 443\r\n"
 LOCAL = encode(ProxyHeader(2, Command.LOCAL))
 UNKNOWN = b"PROXY UNKNOWN\r\n"
 
@@ -104,9 +105,10 @@ async def test_a_header_and_payload_in_one_segment(handler: Handler, header: byt
         assert await reasons(listener) == {"normal": 1}
 
 
-async def test_a_header_of_ipv6(handler: Handler) -> None:
+@pytest.mark.parametrize("header", [V1_IPV6, V2_IPV6], ids=["v1", "v2"])
+async def test_a_header_of_ipv6(handler: Handler, header: bytes) -> None:
     async with proxied(handler) as listener:
-        assert await exchange(listener, V2_IPV6 + b"hello") == b"('2001:db8::7', 41000)|hello"
+        assert await exchange(listener, header + b"hello") == b"('2001:db8::7', 41000)|hello"
 
 
 @pytest.mark.parametrize("header", [V1, V2], ids=["v1", "v2"])

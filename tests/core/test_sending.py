@@ -199,12 +199,12 @@ async def test_sends_cancelled_again_and_again_do_not_pile_up_in_memory(serve: S
         assert len(await receive_all(client)) == MORE_THAN_KERNELS_HOLD + 1
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 async def test_sends_cancelled_at_random_moments_are_whole_or_absent(serve: Serve, seed: int) -> None:
     chance = random.Random(seed)
 
     async def handle(connection: StreamConnection) -> None:
-        for number in range(400):
+        for number in range(200):
             with anyio.move_on_after(chance.choice((0, 0.000_05, 0.000_5, 1))):
                 await connection.send(array.array("H", [number]).tobytes() * chance.choice((1, 1_000, 100_000)))
 
@@ -213,7 +213,7 @@ async def test_sends_cancelled_at_random_moments_are_whole_or_absent(serve: Serv
     assert len(received) == listener.stats().bytes_out
     numbers = array.array("H", received).tolist()
     assert numbers == sorted(numbers)
-    assert len(numbers) > 1_000
+    assert len(numbers) > 200
 
 
 @ASYNCIO_ONLY

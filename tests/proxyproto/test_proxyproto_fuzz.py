@@ -47,7 +47,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_short_guided_run_finds_no_fault(engine: str) -> None:
-    result = run("--engine", engine, "--runs", ENGINES[engine], "--seconds", "40")
+    result = run("--engine", engine, "--runs", ENGINES[engine], "--seconds", "15")
     assert result.returncode == 0, result.stderr
 
 

@@ -43,7 +43,7 @@ async def drain_connections(service: Service, ending: Ending) -> None:
     untold = deque(service.connections.values())
     told: deque[tuple[Carried, float]] = deque()
     next_tell = anyio.current_time()
-    while service.connections and (untold or told):
+    while service.connections:
         now = anyio.current_time()
         for _ in range(min(CHUNK, len(untold))):
             if now < next_tell:
@@ -60,8 +60,8 @@ async def drain_connections(service: Service, ending: Ending) -> None:
                     break
                 connection.cancel_handler(SHUTDOWN)
             told.popleft()
-        if not service.connections or not (untold or told):
-            return  # some end at once, so nobody would announce it any more
+        if not untold and not told:
+            return  # to wait for those that were cancelled, no longer than `end_connections` does
         if (untold and next_tell <= now) or (told and _is_due(service, told[0], ending, now)):
             await checkpoint()
             continue

@@ -86,7 +86,12 @@ class Server:
             name, address, handler, merge_options(options, changes), on_event=on_event, counters=counters
         )
         self._listeners.append(listener)
-        await self._task_group.start(self._run, listener)
+        try:
+            await self._task_group.start(self._run, listener)
+        except BaseException:
+            if listener in self._listeners:  # cancelled before it ran
+                self._listeners.remove(listener)
+            raise
         return listener
 
     async def _run(self, listener: Listener, *, task_status: TaskStatus[Listener]) -> None:

@@ -209,6 +209,10 @@ class AsyncioConnection(Carried, asyncio.Protocol):
             finally:
                 self._receiver = None
             self._unyielded = 0
+        chunk = self._chunk
+        if type(chunk) is bytes and self._more is None and not self._reading_paused:
+            self._chunk = None  # the quick way of what `_take_all` does
+            return chunk
         return self._take_all()
 
     async def receive(self, max_bytes: int = 65_536) -> bytes:
@@ -464,8 +468,8 @@ class AsyncioCallbackConnection(AsyncioConnection):
     def _start(self) -> None:
         try:
             self._callbacks.connection_made(self)
-        except Exception as error:  # noqa: BLE001 - whatever a callback raises ends its own connection only
-            self.close_nowait(self._reason_for(error))
+        except BaseException as error:  # noqa: BLE001
+            self._callback_failed(error)
         if self._reading_paused:
             self._on_data = self._hold_back
 
@@ -484,7 +488,16 @@ class AsyncioCallbackConnection(AsyncioConnection):
     def _call(self, callback: Callable[[StreamConnection], None]) -> None:
         try:
             callback(self)
-        except Exception as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001
+            self._callback_failed(error)
+
+    def _callback_failed(self, error: BaseException) -> None:
+        # Whatever a callback raises ends its own connection only, but for what is meant to end the program: uvloop
+        # would swallow that here, in a protocol's method.
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            self._service.loop.call_soon(_raise, error)
+            self.close_nowait()
+        else:
             self.close_nowait(self._reason_for(error))
 
     def data_received(self, data: bytes) -> None:
@@ -493,16 +506,16 @@ class AsyncioCallbackConnection(AsyncioConnection):
             return
         try:
             self._on_data(self, data)
-        except Exception as error:  # noqa: BLE001
-            self.close_nowait(self._reason_for(error))
+        except BaseException as error:  # noqa: BLE001
+            self._callback_failed(error)
 
     def eof_received(self) -> bool:
         self._eof = True
         if not self._closing:
             try:
                 self._callbacks.eof_received(self)
-            except Exception as error:  # noqa: BLE001
-                self.close_nowait(self._reason_for(error))
+            except BaseException as error:  # noqa: BLE001
+                self._callback_failed(error)
         return not self._closing
 
     def pause_writing(self) -> None:
@@ -523,8 +536,8 @@ class AsyncioCallbackConnection(AsyncioConnection):
         if self.id:
             try:
                 self._callbacks.connection_lost(self, error)
-            except Exception as raised:  # noqa: BLE001
-                self.close_nowait(self._reason_for(raised))
+            except BaseException as raised:  # noqa: BLE001
+                self._callback_failed(raised)
         super().connection_lost(exc)
 
     def request_draining(self) -> None:
@@ -542,3 +555,7 @@ class AsyncioCallbackConnection(AsyncioConnection):
         raise RuntimeError("a callback handler gets its bytes by data_received; receive() is for coroutine handlers")
 
     __anext__ = receive
+
+
+def _raise(error: BaseException) -> None:
+    raise error

@@ -1,0 +1,264 @@
+"""Opening, embedding, reopening and closing listeners, and running out of descriptors for real."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import textwrap
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from esockd_core import (
+    AddressInUse,
+    AlreadyOpen,
+    Listener,
+    ListenerClosed,
+    Server,
+    StreamConnection,
+    UnknownListener,
+    open_listener,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+pytestmark = pytest.mark.anyio
+
+
+async def echo(connection: StreamConnection) -> None:
+    async for data in connection:
+        await connection.send(data)
+
+
+def connect(listener: Listener) -> socket.socket:
+    assert listener.port is not None
+    client = socket.create_connection(("127.0.0.1", listener.port), 5)
+    client.setblocking(False)
+    return client
+
+
+async def answer(client: socket.socket, question: bytes = b"Hello") -> bytes:
+    client.send(question)
+    answered = b""
+    with anyio.fail_after(5):
+        while len(answered) < len(question):
+            await anyio.wait_readable(client)
+            chunk = client.recv(65_536)
+            if not chunk:
+                break
+            answered += chunk
+    return answered
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with anyio.fail_after(10):
+        while not condition():  # noqa: ASYNC110
+            await anyio.sleep(0.01)
+
+
+async def test_a_listener_runs_in_the_callers_task_group() -> None:
+    """esockd's child_spec and t_open_close."""
+    async with anyio.create_task_group() as tasks:
+        listener: Listener = await tasks.start(Listener("echo", "127.0.0.1:0", echo).run)
+        with connect(listener) as client:
+            assert await answer(client) == b"Hello"
+        await listener.close()
+    assert (listener.state, listener.port, listener.addresses) == ("closed", None, ())
+
+
+async def test_port_0_is_one_port_for_every_socket() -> None:
+    async with open_listener("echo", 0, echo) as listener:
+        assert {address.rpartition(":")[2] for address in listener.addresses} == {str(listener.port)}
+        assert len(listener.addresses) == 2
+
+
+async def test_a_listener_runs_only_once() -> None:
+    listener = Listener("echo", "127.0.0.1:0", echo)
+    with pytest.raises(ListenerClosed, match="not open"):
+        await listener.drain()
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(listener.run)
+        await listener.close()
+    with pytest.raises(ListenerClosed, match="make a new one"):
+        await listener.run()
+
+
+async def test_an_address_in_use_harms_neither_the_server_nor_its_listeners() -> None:
+    async with Server() as server:
+        first = await server.open("first", "127.0.0.1:0", echo)
+        with pytest.raises(AddressInUse):
+            await server.open("second", ("127.0.0.1", first.port), echo)
+        assert server.listeners() == (first,)
+        with connect(first) as client:
+            assert await answer(client) == b"Hello"
+
+
+async def test_a_server_finds_listeners_by_name_and_address() -> None:
+    async with Server() as server:
+        first = await server.open("echo", "127.0.0.1:0", echo)
+        second = await server.open("echo", "[::1]:0", echo)
+        with pytest.raises(AlreadyOpen):
+            await server.open("echo", "127.0.0.1:0", echo)
+        with pytest.raises(UnknownListener, match="give one of the addresses"):
+            server.listener("echo")
+        assert server.listener("echo", "[::1]:0") is second
+        await server.close("echo", "[::1]:0")
+        assert server.listener("echo") is first
+        with pytest.raises(UnknownListener, match="open: echo"):
+            server.listener("other")
+
+
+async def test_a_server_raises_what_its_block_raised() -> None:
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012
+        async with Server() as server:
+            listener = await server.open("echo", "127.0.0.1:0", echo)
+            raise ZeroDivisionError
+    assert listener.state == "closed"
+
+
+async def test_counters_belong_to_the_name_and_survive_closing() -> None:
+    async with Server() as server:
+        for number in (1, 2):
+            listener = await server.open("echo", "127.0.0.1:0", echo)
+            with connect(listener) as client:
+                assert await answer(client) == b"Hello"
+            await server.close("echo")
+            assert listener.stats().accepted == number
+
+
+async def test_stats_and_connections_follow_clients() -> None:
+    """esockd's t_get_stats and t_get_current_connections."""
+    async with open_listener("echo", "127.0.0.1:0", echo) as listener:
+        with connect(listener) as first, connect(listener) as second:
+            await until(lambda: listener.stats().accepted == 2)
+            assert listener.stats().current_connections == 2
+            peers = [connection.peername for connection in listener.connections]
+            assert peers == [first.getsockname(), second.getsockname()]
+        await until(lambda: listener.stats().current_connections == 0)
+        assert listener.connections == ()
+        assert listener.stats().shutdown_counts == {"normal": 2}
+
+
+@pytest.mark.parametrize("address", [0, "127.0.0.1:0"])
+async def test_reopening_keeps_connections_counters_and_port(address: object) -> None:
+    """esockd's t_reopen and t_reopen_1, whose reopening killed connections and zeroed counters."""
+    async with Server() as server:
+        listener = await server.open("echo", address, echo, max_connections=4, acceptors=2)
+        before, port = listener.acceptors, listener.port
+        with connect(listener) as first:
+            assert await answer(first) == b"Hello"
+            await server.reopen("echo")
+            assert (listener.state, listener.port) == ("running", port)
+            assert len(listener.acceptors) == len(before)
+            with connect(listener) as second:
+                assert await answer(second) == b"Hello"
+            assert await answer(first) == b"Hello"
+        assert listener.stats().accepted == 2
+        with pytest.raises(UnknownListener):
+            await server.reopen("other")
+
+
+async def test_reopening_serves_who_waits_in_the_queue_and_leaves_a_suspended_listener_suspended() -> None:
+    async with open_listener("echo", "127.0.0.1:0", echo) as listener:
+        await listener.suspend()
+        with connect(listener) as client:
+            await listener.reopen()
+            assert listener.state == "suspended"
+            assert await answer(client) == b"Hello"
+
+
+async def test_a_listener_moves_to_another_address_or_stays_where_it_is() -> None:
+    async with Server() as server:
+        listener = await server.open("echo", "127.0.0.1:0", echo)
+        other = await server.open("other", "127.0.0.1:0", echo)
+        old = listener.port
+        with pytest.raises(AddressInUse):
+            await listener.reopen(("127.0.0.1", other.port))
+        assert (listener.state, listener.port) == ("running", old)
+        await server.reopen("echo", move_to="[::1]:0")
+        assert server.listener("echo", "[::1]:0") is listener
+        assert listener.addresses[0].startswith("[::1]:")
+        assert old is not None
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", old), 5)
+
+
+async def test_a_unix_path_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    async with open_listener("echo", path, echo) as listener:
+        path.unlink()
+        await listener.reopen()
+        async with await anyio.connect_unix(path) as client:
+            await client.send(b"x")
+            with anyio.fail_after(5):
+                assert await client.receive() == b"x"
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "uvloop", "trio"])
+@pytest.mark.parametrize("style", ["coroutine", "callback"])
+@pytest.mark.parametrize("limit", [80, 400])
+def test_out_of_descriptors_nobody_is_dropped_and_nothing_spins(backend: str, style: str, limit: int) -> None:
+    """esockd's t_sys_limit, with the real limit: clients are in this process, descriptors run out in the other."""
+    program = textwrap.dedent(f"""
+        import json, resource, sys, time
+        resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))
+        import anyio
+        from esockd_core import CallbackHandler, open_listener
+
+        async def echo(connection):
+            async for data in connection:
+                await connection.send(data)
+
+        class Echo(CallbackHandler):
+            def data_received(self, connection, data):
+                connection.send_nowait(data)
+
+        async def main():
+            held = []
+            handler = echo if {style!r} == "coroutine" else Echo()
+            async with open_listener("x", "127.0.0.1:0", handler, max_connections=None, shutdown_timeout=0) as listener:
+                print(listener.port, flush=True)
+                listener._admission.max_connections = None  # the clamp that would prevent all this
+                while not listener.stats().closed_sys_limit:
+                    await anyio.sleep(0.02)
+                before = time.process_time(), listener.stats().closed_sys_limit
+                await anyio.sleep(1)
+                spent = time.process_time() - before[0]
+                print(json.dumps([spent, listener.stats().closed_sys_limit - before[1]]), flush=True)
+                await anyio.to_thread.run_sync(sys.stdin.readline)
+                await anyio.sleep(0.1)
+                print(listener.stats().accepted, flush=True)
+
+        anyio.run(main, backend={"trio" if backend == "trio" else "asyncio"!r},
+                  backend_options={{"use_uvloop": True}} if {backend!r} == "uvloop" else {{}})
+    """)
+    with subprocess.Popen([sys.executable, "-c", program], stdin=-1, stdout=-1, stderr=-1, text=True) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        try:
+            port = int(server.stdout.readline())
+            clients = [socket.create_connection(("127.0.0.1", port), 10) for _ in range(limit + 20)]
+            spent_s, failures = json.loads(server.stdout.readline())
+            assert spent_s < 0.5
+            assert 1 <= failures <= 11
+            clients[0].sendall(b"still here")
+            assert clients[0].recv(100) == b"still here"
+            for client in clients[:60]:
+                client.close()
+            for client in clients[60:]:  # every one of them is served, whoever had to wait
+                client.settimeout(10)
+                client.sendall(b"x")
+                assert client.recv(100) == b"x"
+            server.stdin.write("\n")
+            server.stdin.flush()
+            assert int(server.stdout.readline()) == len(clients)
+            for client in clients:
+                client.close()
+        finally:
+            server.kill()
