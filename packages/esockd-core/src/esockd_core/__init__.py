@@ -19,9 +19,11 @@ from esockd_core._handler import CallbackHandler, CoroutineHandler, Handler
 from esockd_core._limits import raise_open_file_limit
 from esockd_core._listener import Listener, open_listener
 from esockd_core._options import ListenerOptions
+from esockd_core._peer_certificate import PeerCertificate, TlsInfo
 from esockd_core._server import Server
 from esockd_core._stats import Refusal, Refused, Stats
 from esockd_core._tcp_options import TcpOptions
+from esockd_core._tls_options import TlsCertificate, TlsOptions
 from esockd_core._unix_socket import UnixOptions
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "Listener",
     "ListenerClosed",
     "ListenerOptions",
+    "PeerCertificate",
     "Refusal",
     "Refused",
     "Server",
@@ -48,6 +51,9 @@ __all__ = [
     "Stats",
     "StreamConnection",
     "TcpOptions",
+    "TlsCertificate",
+    "TlsInfo",
+    "TlsOptions",
     "UnixOptions",
     "UnknownListener",
     "open_listener",

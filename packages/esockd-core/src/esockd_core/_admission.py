@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from esockd_core._stats import Counters, Refusal, Refused
+from esockd_core._upgrade import InUpgrade
 from esockd_ratelimit import source_key
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from esockd_cidr import AccessList
+    from esockd_core._connection import Carried
     from esockd_core._options import ListenerOptions, PeerName
+    from esockd_core._upgrade import Upgraded
 
 
 logger = logging.getLogger("esockd_core")
+
+
+class Allows(Protocol):
+    """What judges the peer of a socket."""
+
+    def allows(self, host: str) -> bool:
+        """Whether it may come in."""
 
 
 class Admission:
@@ -39,7 +49,9 @@ class Admission:
         "max_per_source",
         "open_by_source",
         "open_count",
+        "peer_access",
         "source_limiter",
+        "upgrading",
     )
 
     def __init__(self, options: ListenerOptions, access: AccessList, counters: Counters, *, is_inet: bool) -> None:
@@ -49,6 +61,8 @@ class Admission:
         self.open_by_source: dict[Hashable, int] = {}
         self.loop_lag_s = 0.0
         self.access = access
+        self.peer_access: Allows = access
+        self.upgrading = InUpgrade()
         self.configure(options)
 
     def configure(self, options: ListenerOptions) -> None:
@@ -81,10 +95,8 @@ class Admission:
         return True
 
     def _has_leave(self, peer: PeerName | None, host: str) -> bool:
-        if not self.access.allows(host):
-            match = self.access.match(host)
-            reason = "no access rule matches" if match is None else f"access rule {match.index}: {match.rule}"
-            return self._refuse(peer, Refused.FORBIDDEN, reason)
+        if not self.peer_access.allows(host):
+            return self._refuse(peer, Refused.FORBIDDEN, self.why_forbidden(host))
         if self.max_connections is not None and self.open_count >= self.max_connections:
             return self._refuse(peer, Refused.MAX_LIMIT, f"max_connections is {self.max_connections}")
         if self.has_source_limits and (source_limit := self._source_limit(host)):
@@ -111,16 +123,28 @@ class Admission:
         """Whether one more connection would find a place."""
         return self.max_connections is None or self.open_count < self.max_connections
 
-    def release(self, peer: PeerName | None) -> None:
+    def admit_source(self, connection: Upgraded) -> None:
+        """Judge who a PROXY header names: here the peer was judged already."""
+
+    def release(self, connection: Carried) -> None:
         """Give back the place of an admitted connection that ended."""
         self.open_count -= 1
         if self.open_by_source:
-            source = source_key(_host(peer))
-            left = self.open_by_source.get(source, 0) - 1
-            if left > 0:
-                self.open_by_source[source] = left
-            else:
-                self.open_by_source.pop(source, None)
+            self.release_source(_host(connection.socket_peername))
+
+    def release_source(self, host: str) -> None:
+        """Give back the place among those of one source."""
+        source = source_key(host)
+        left = self.open_by_source.get(source, 0) - 1
+        if left > 0:
+            self.open_by_source[source] = left
+        else:
+            self.open_by_source.pop(source, None)
+
+    def why_forbidden(self, host: str) -> str:
+        """The access rule that decides about this host, in words."""
+        match = self.access.match(host)
+        return "no access rule matches" if match is None else f"access rule {match.index}: {match.rule}"
 
     def _source_limit(self, host: str) -> tuple[Refused, str] | None:
         # A source over its own limit must not spend what all sources share: this stands before the common bucket.

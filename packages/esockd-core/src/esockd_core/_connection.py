@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from esockd_core._options import PeerName
+    from esockd_core._peer_certificate import TlsInfo
     from esockd_core._service import Service
+    from esockd_core._tls_options import TlsOptions
+    from esockd_proxyproto import ProxyHeader
 
 State: TypeAlias = Literal["open", "closing", "closed"]
 
@@ -34,6 +37,8 @@ KILLED = "killed"
 STUCK = "stuck"
 ABORTED = "aborted"
 RESET = "reset"
+
+TLS_CUT_SHORT = "the peer closed without saying so in TLS (close_notify): what it sent may have been cut short"
 
 
 class Connection(anyio.abc.AsyncResource):
@@ -65,6 +70,16 @@ class Connection(anyio.abc.AsyncResource):
     def peername(self) -> PeerName:
         """The client: the source that an accepted PROXY header names, otherwise the peer of the socket."""
         return self.socket_peername
+
+    @property
+    def proxy(self) -> ProxyHeader | None:
+        """The PROXY header that came first; None where the listener takes none, or none came."""
+        return None
+
+    @property
+    def tls(self) -> TlsInfo | None:
+        """The TLS of the connection; None when its bytes travel in the clear."""
+        return None
 
     @property
     @abstractmethod
@@ -139,6 +154,28 @@ class StreamConnection(Connection, anyio.abc.ByteStream):
             anyio.ClosedResourceError: This end is closed, or finished sending.
             anyio.BrokenResourceError: The peer is gone, or took nothing for `send_timeout`.
         """
+
+    async def start_tls(self, options: TlsOptions, received: bytes = b"") -> None:
+        """Go on with TLS, in the middle of the connection (STARTTLS).
+
+        Call it once the answer that agrees to TLS is sent; nothing may be received or sent meanwhile. Bytes that came
+        and were not received yet count as the beginning of the handshake. So a plaintext command that somebody
+        injected behind STARTTLS ends the connection: it is never taken for one that TLS protected.
+
+        Args:
+            options: How to speak TLS; build them once, not for each connection.
+            received: What the handler received beyond the command that asked for TLS: throw nothing away.
+
+        Raises:
+            anyio.BrokenResourceError: The handshake failed, and the connection is closed as `tls_failed` or
+                `handshake_timeout`.
+            anyio.ClosedResourceError: This end is closed, or finished sending.
+            anyio.BusyResourceError: Another task is receiving.
+            RuntimeError: The connection has TLS already, or its handler is one of callbacks.
+
+        A call that is cancelled closes the connection.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def pause_reading(self) -> None:

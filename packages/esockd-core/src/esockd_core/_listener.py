@@ -23,6 +23,8 @@ from esockd_core._service import Service
 from esockd_core._sockets import ListeningSockets, open_sockets
 from esockd_core._stats import Counters, Refusal, Stats
 from esockd_core._transports import open_carrier
+from esockd_core._upgrade import plan_upgrades
+from esockd_core._upgrade_admission import UpgradeAdmission
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from esockd_core._connection import StreamConnection
     from esockd_core._events import ConnectionEvent
     from esockd_core._handler import Handler
+    from esockd_core._tls_options import TlsOptions
     from esockd_core._transports import Carrier
 
 logger = logging.getLogger("esockd_core")
@@ -86,8 +89,11 @@ class Listener:
         self.address: Address = parse_address(address)
         options = _fit(options or ListenerOptions())
         _require_stream(self.address)
-        self._admission = Admission(options, options.access_list(), counters or Counters(), is_inet=True)
+        upgrades = plan_upgrades(self.address, options)
+        admission = Admission if upgrades is None else UpgradeAdmission
+        self._admission = admission(options, options.access_list(), counters or Counters(), is_inet=True)
         self._service = Service(name, handler, options, self._admission, on_event)
+        self._service.upgrades = upgrades
         self._state: ListenerState = "new"
         self._was_run = False
         self._sockets: ListeningSockets | None = None
@@ -233,6 +239,7 @@ class Listener:
         Raises:
             ListenerClosed: The listener is not open, or draining.
             InvalidAddress: The address is none.
+            InvalidOption: It is for TLS and the listener is not, or the other way round.
             AddressInUse: Somebody else listens there. At another address the listener goes on at the old one; at its
                 own it is suspended until it is reopened.
             CannotBind: The address cannot be opened; likewise.
@@ -243,6 +250,7 @@ class Listener:
             moves = wanted != self.address
             if moves:
                 _require_stream(wanted)
+                plan_upgrades(wanted, self.options)
             place = wanted if moves or wanted.port != 0 else replace(wanted, port=self.port or 0)
             fresh = await self._open(place) if moves else None
             was_running, self._state = self._state == "running", "suspended"
@@ -264,6 +272,27 @@ class Listener:
     def set_handler(self, handler: Handler) -> None:
         """Serve new connections by another handler; open ones keep theirs."""
         self._service.set_handler(handler)
+
+    def set_tls(self, options: TlsOptions | None = None) -> None:
+        """Speak TLS with new connections by other options, or read the files again; open connections go on as they are.
+
+        It reads files: seldom, and never of a network, so it does not bother to wait.
+
+        Args:
+            options: None for those in force, whose certificates were replaced.
+
+        Raises:
+            InvalidOption: A file is missing, unreadable or does not match: the ones in force stay. Or this is no
+                listener for TLS.
+        """
+        upgrades = self._service.upgrades
+        if upgrades is None or upgrades.context is None or self.options.tls is None:
+            raise InvalidOption(f"listener {self.name} on {self.address} speaks no TLS")
+        if options is None:
+            upgrades.context = self.options.tls.build_context()
+        else:
+            upgrades.context = options.context
+            self._service.options = replace(self.options, tls=options)
 
     async def drain(self, timeout: float | Unset | None = UNSET, rate: float | None = None) -> None:
         """Close the listener gracefully and wait until its last connection has ended.
@@ -349,8 +378,8 @@ class Listener:
 
 
 def _require_stream(address: Address) -> None:
-    if address.is_datagram or address.transport == "tls":
-        raise InvalidOption(f"{address}: this version serves tcp and unix addresses")
+    if address.is_datagram:
+        raise InvalidOption(f"{address}: this version serves tcp, tls and unix addresses")
 
 
 def _fit(options: ListenerOptions) -> ListenerOptions:

@@ -13,7 +13,9 @@ from typing import Any, Final, Literal, TypeAlias
 from esockd_cidr import AccessList, CidrError, RuleLike
 from esockd_core._errors import InvalidOption
 from esockd_core._tcp_options import TcpOptions
+from esockd_core._tls_options import TlsOptions
 from esockd_core._unix_socket import UnixOptions
+from esockd_proxyproto import Policy
 from esockd_ratelimit import KeyedTokenBucket, Limiter, Rate, RateLimitError, TokenBucket
 
 PeerName: TypeAlias = tuple[str, int] | str
@@ -55,6 +57,18 @@ class ListenerOptions:
         read_buffer_bytes: Received bytes held for a handler that does not read; the socket is paused above.
         write_buffer_bytes: Unsent bytes above which `send` waits.
         write_limit_bytes: Unsent bytes above which `send_nowait` raises `anyio.WouldBlock`.
+        proxy_protocol: Whether connections begin with a PROXY protocol header: False never looks, True requires one.
+            An `esockd_proxyproto.Policy`, or its text, says something else; those that look whether there is a header
+            let whoever reaches the listener choose its address.
+        proxy_protocol_timeout: Seconds for the whole header.
+        trusted: The upstreams whose headers count, as addresses and networks or an `AccessList`; others are refused at
+            accept. None trusts every peer: only where nobody but the proxies can reach the listener.
+        access_rules_on: With a PROXY header, whether `access_rules` judge the "source" it names, the socket's "peer",
+            or "both". Limits for one source always count the source.
+        tls: How to speak TLS, for `tls://` addresses.
+        handshake_timeout: Seconds for the whole TLS handshake.
+        max_handshaking: Connections waiting for a header or in a handshake at once; more are refused as overload.
+            None is a quarter of `max_connections`.
         tcp: Options of the listening and accepted sockets.
         unix: Mode and owner of a Unix socket's path.
     """
@@ -78,6 +92,13 @@ class ListenerOptions:
     read_buffer_bytes: int = 65_536
     write_buffer_bytes: int = 65_536
     write_limit_bytes: int = 1_048_576
+    proxy_protocol: bool | Policy | str = False
+    proxy_protocol_timeout: float = 5.0
+    trusted: Iterable[str] | AccessList | None = None
+    access_rules_on: Literal["source", "peer", "both"] = "source"
+    tls: TlsOptions | None = None
+    handshake_timeout: float = 15.0
+    max_handshaking: int | None = None
     tcp: TcpOptions = field(default_factory=TcpOptions)
     unix: UnixOptions = field(default_factory=UnixOptions)
 
@@ -112,6 +133,54 @@ class ListenerOptions:
         self.connection_limiter()
         self.source_limiter()
         self.access_list()
+        self._check_upgrades()
+
+    def _check_upgrades(self) -> None:
+        for name in ("proxy_protocol_timeout", "handshake_timeout"):
+            if getattr(self, name) is None:
+                raise InvalidOption(f"{name} is None; it takes seconds, more than 0: nobody may wait for ever.")
+            _check_seconds(name, getattr(self, name), positive=True)
+        _check_count("max_handshaking", self.max_handshaking, 1, optional=True)
+        if self.access_rules_on not in ("source", "peer", "both"):
+            raise InvalidOption(f'access_rules_on is {self.access_rules_on!r}; it is "source", "peer" or "both".')
+        if self.tls is not None and not isinstance(self.tls, TlsOptions):
+            raise InvalidOption(f"tls is {self.tls!r}; it takes a TlsOptions.")
+        if self.proxy_policy() is None:
+            for name, default in (("trusted", None), ("access_rules_on", "source"), ("proxy_protocol_timeout", 5.0)):
+                if getattr(self, name) != default:
+                    raise InvalidOption(f"{name} does nothing without proxy_protocol: set proxy_protocol=True too.")
+        self.trusted_list()
+
+    def proxy_policy(self) -> Policy | None:
+        """What to do about PROXY headers; None for nothing."""
+        given = self.proxy_protocol
+        if isinstance(given, bool):
+            return Policy.REQUIRE if given else None
+        try:
+            policy = Policy(given)
+        except ValueError as error:
+            allowed = ", ".join(f'"{policy}"' for policy in Policy)
+            raise InvalidOption(f"proxy_protocol is {given!r}; it is True, False, {allowed}.") from error
+        return None if policy is Policy.SKIP else policy
+
+    def trusted_list(self) -> AccessList:
+        """The upstreams whose PROXY headers count."""
+        if self.trusted is None:
+            return AccessList()
+        if isinstance(self.trusted, AccessList):
+            return AccessList(self.trusted.rules, self.trusted.default)
+        if isinstance(self.trusted, str):
+            raise InvalidOption(f'trusted is {self.trusted!r}; it takes several networks, such as ["10.0.0.0/8"].')
+        try:
+            return AccessList([("allow", network) for network in self.trusted], "deny")
+        except CidrError as error:
+            raise InvalidOption(f"trusted: {error}") from error
+
+    def handshake_room(self) -> int | None:
+        """Connections that may be in upgrade at once."""
+        if self.max_handshaking is not None or self.max_connections is None:
+            return self.max_handshaking
+        return max(1, self.max_connections // 4)
 
     def access_list(self) -> AccessList:
         """A new list of the access rules, for a listener to own."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from esockd_core._handler import CoroutineHandler, Handler
     from esockd_core._options import ListenerOptions
     from esockd_core._stats import Counters
+    from esockd_core._upgrade import Upgrades
 
 logger = logging.getLogger("esockd_core")
 
@@ -53,6 +54,8 @@ class Service:
         "options",
         "serve",
         "turn",
+        "upgrades",
+        "upgrading",
     )
 
     loop: asyncio.AbstractEventLoop
@@ -80,6 +83,8 @@ class Service:
         # A timer for each connection would cost more than the connection: `sweep` looks through these instead.
         self.blocked: dict[Carried, tuple[int, float]] = {}  # bytes unsent when last seen to change, and when
         self.closing: dict[Carried, tuple[int, float]] = {}  # likewise, and bytes in the kernel
+        self.upgrades: Upgrades | None = None
+        self.upgrading = admission.upgrading
         self.turn = anyio.Lock()
         self._changed: anyio.Event | None = None
 
@@ -108,7 +113,7 @@ class Service:
         """Nothing is left of a connection: neither its socket nor its handler."""
         if self.connections.pop(connection.id, None) is None:
             return  # it was given up as stuck, and ended after all
-        self.admission.release(connection.socket_peername)
+        self.admission.release(connection)
         counters = self.counters
         counters.bytes_in += connection.bytes_in
         counters.bytes_out += connection.bytes_out
@@ -172,6 +177,7 @@ class Service:
 
     def sweep(self, now: float) -> None:
         """Abort the sockets whose peer takes no bytes, or does not finish a close, for too long."""
+        self.upgrading.sweep(now, self.options)
         send_timeout_s = self.options.send_timeout
         for connection, (unsent, since) in list(self.blocked.items()):
             left = connection.unsent_bytes()

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from esockd_core._connection import State, StreamConnection
     from esockd_core._handler import CallbackHandler
     from esockd_core._options import PeerName
+    from esockd_core._peer_certificate import TlsInfo
     from esockd_core._service import Service
+    from esockd_core._tls_options import TlsOptions
 
 READ_BYTES: Final = 65_536
 DEFAULT_WRITE_BUFFER_BYTES: Final = 65_536  # of asyncio and uvloop: setting it again would cost a call
@@ -342,6 +344,27 @@ class AsyncioConnection(Carried, asyncio.Protocol):
             self._unyielded = 0
             await checkpoint()
 
+    # TLS
+
+    @property
+    def tls(self) -> TlsInfo | None:
+        return getattr(self._transport, "info", None)
+
+    def use_transport(self, transport: asyncio.Transport) -> None:
+        """Go on over this one, which took over the present one."""
+        self._transport = transport
+
+    async def start_tls(self, options: TlsOptions, received: bytes = b"") -> None:
+        from esockd_core._transports.asyncio_tls import start_tls  # noqa: PLC0415 (most programs never do)
+
+        if self._receiver is not None:
+            raise BusyResourceError("receiving from")
+        if self._closing or self._eof_sent:
+            raise self._closed_error()
+        unread = b"".join((received, self._chunk or b"", self._more or b""))
+        self._chunk = self._more = None
+        await start_tls(self, self._transport, options.context, unread, self._service)
+
     # Ending
 
     @property
@@ -524,6 +547,9 @@ class AsyncioCallbackConnection(AsyncioConnection):
 
     def cancel_handler(self, reason: str) -> None:
         self.close_nowait(reason)
+
+    async def start_tls(self, options: TlsOptions, received: bytes = b"") -> None:  # noqa: ARG002
+        raise RuntimeError("start_tls() is for coroutine handlers")
 
     async def receive(self, max_bytes: int = 65_536) -> bytes:  # noqa: ARG002
         raise RuntimeError("a callback handler gets its bytes by data_received; receive() is for coroutine handlers")

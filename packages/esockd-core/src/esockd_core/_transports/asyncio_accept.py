@@ -24,6 +24,7 @@ import anyio
 from esockd_core._accept import BATCH, AcceptAnswer, AcceptLoop, Backoff, answer_to, take
 from esockd_core._descriptors import LOOK_EVERY_S, PLENTY, DescriptorWatch, free_descriptors, wait_until_plenty
 from esockd_core._transports.asyncio import AsyncioCallbackConnection, AsyncioConnection
+from esockd_core._transports.asyncio_upgrade import make_upgraded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -51,6 +52,8 @@ class AsyncioCarrier:
 
     def make_connection(self) -> AsyncioConnection:
         """The protocol of a new socket, by the style of the handler at this moment."""
+        if self._service.upgrades is not None:
+            return make_upgraded(self._service)
         if self._service.callbacks is not None:
             return AsyncioCallbackConnection(self._service, self._service.callbacks)
         return AsyncioConnection(self._service)
@@ -123,6 +126,8 @@ class AsyncioCarrier:
             watch.accepts_until_look -= 1
             if watch.accepts_until_look <= 0:
                 watch.look()
+            if service.upgrades is not None:
+                return make_upgraded(service)
             if service.callbacks is not None:
                 return AsyncioCallbackConnection(service, service.callbacks)
             return AsyncioConnection(service)

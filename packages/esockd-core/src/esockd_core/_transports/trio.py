@@ -10,7 +10,7 @@ import select
 import socket
 import struct
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import trio
 from anyio import BrokenResourceError, BusyResourceError, ClosedResourceError, EndOfStream, WouldBlock
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from esockd_core._connection import State, StreamConnection
     from esockd_core._handler import CallbackHandler
     from esockd_core._options import PeerName
+    from esockd_core._peer_certificate import TlsInfo
     from esockd_core._service import Service
+    from esockd_core._tls_options import TlsOptions
 
 READ_BYTES: Final = 65_536
 READY_BATCH: Final = 256  # sockets one look at the private epoll may report
@@ -234,8 +236,40 @@ class TrioConnection(Carried):
                 self._shut_down_writing()
 
     def _shut_down_writing(self) -> None:
-        with suppress(OSError):  # the peer may be gone already
+        try:
             self._socket.shutdown(socket.SHUT_WR)
+        except BlockingIOError:  # TLS says it in bytes, for which there has to be room
+            self._nursery.start_soon(self._shut_down_when_writable)
+        except OSError:
+            pass  # the peer may be gone already
+
+    async def _shut_down_when_writable(self) -> None:
+        with suppress(trio.ClosedResourceError):
+            await wait_writable(self._socket)
+            self._shut_down_writing()
+
+    # TLS
+
+    @property
+    def tls(self) -> TlsInfo | None:
+        return getattr(self._socket, "info", None)
+
+    async def start_tls(self, options: TlsOptions, received: bytes = b"") -> None:
+        from esockd_core._transports.trio_upgrade import start_tls  # noqa: PLC0415 (most programs never do)
+
+        if self._closing or self._eof_sent:
+            raise self._closed_error()
+        if self._receiving:
+            raise BusyResourceError("receiving from")
+        self._receiving = True
+        try:
+            while self._flushing and not self._lost:  # what was sent in the clear
+                self._flushed = self._flushed or trio.Event()
+                await self._flushed.wait()
+            self._socket = await start_tls(self, self._socket, options.context, received, self._service)
+            self._may_be_readable = True
+        finally:
+            self._receiving = False
 
     def _write(self, data: bytes) -> None:
         if self._closing or self._eof_sent:
@@ -413,7 +447,7 @@ class TrioConnection(Carried):
         return "".join(frames)
 
     def _raw_socket(self) -> socket.socket:
-        return self._socket
+        return cast("socket.socket", getattr(self._socket, "raw", self._socket))
 
 
 class CallbackPoller:
@@ -557,6 +591,9 @@ class TrioCallbackConnection(TrioConnection):
     def cancel_handler(self, reason: str) -> None:
         self.close_nowait(reason)
 
+    async def start_tls(self, options: TlsOptions, received: bytes = b"") -> None:  # noqa: ARG002
+        raise RuntimeError("start_tls() is for coroutine handlers")
+
     async def receive(self, max_bytes: int = READ_BYTES) -> bytes:  # noqa: ARG002
         raise RuntimeError("a callback handler gets its bytes by data_received; receive() is for coroutine handlers")
 
@@ -590,6 +627,11 @@ class TrioCarrier:
 
     def _serve(self, accepted: socket.socket) -> None:
         callbacks = self._service.callbacks
+        if self._service.upgrades is not None:
+            from esockd_core._transports.trio_upgrade import make_upgraded  # noqa: PLC0415 (it is built on this)
+
+            make_upgraded(self._service, self._nursery, accepted, self._poller).admit_and_start()
+            return
         if callbacks is not None:
             TrioCallbackConnection(self._service, self._nursery, accepted, self._poller, callbacks).admit_and_start()
         else:

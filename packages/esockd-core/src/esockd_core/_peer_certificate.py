@@ -1,0 +1,155 @@
+"""What is known of a connection's TLS: its parameters, and the peer's certificate in readable form."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+if TYPE_CHECKING:
+    from esockd_core._tls_options import ServerSide
+    from esockd_proxyproto import ProxyHeader
+
+# RFC 4514 section 3; any other type keeps OpenSSL's long name.
+SHORT_NAMES: Final = {
+    "commonName": "CN",
+    "localityName": "L",
+    "stateOrProvinceName": "ST",
+    "organizationName": "O",
+    "organizationalUnitName": "OU",
+    "countryName": "C",
+    "streetAddress": "STREET",
+    "domainComponent": "DC",
+    "userId": "UID",
+}
+SPECIAL: Final = frozenset('"+,;<>\\')
+
+DistinguishedName: TypeAlias = tuple[tuple[tuple[str, str], ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerCertificate:
+    r"""The certificate a client showed.
+
+    From a PROXY header only the common name and, from few proxies, `der` are known.
+
+    Attributes:
+        subject: Its distinguished name as RFC 4514 writes it, such as "CN=sensor 7,O=Example\\, Inc.,C=DE".
+        common_name: The subject's last CN.
+        issuer: The issuer's distinguished name, as `subject`.
+        not_before: Valid from, in UTC.
+        not_after: Valid until, in UTC.
+        serial_number: In hexadecimal.
+        subject_alternative_names: Pairs of kind and value, such as ("DNS", "sensor7.example.org").
+        is_verified: Whether an authority that this side, or the proxy, trusts has signed it.
+        der: The certificate itself, to read with a library for X.509.
+    """
+
+    subject: str | None = None
+    common_name: str | None = None
+    issuer: str | None = None
+    not_before: datetime | None = None
+    not_after: datetime | None = None
+    serial_number: str | None = None
+    subject_alternative_names: tuple[tuple[str, str], ...] = ()
+    is_verified: bool = True
+    der: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsInfo:
+    """The TLS of a connection.
+
+    Attributes:
+        version: Such as "TLSv1.3".
+        cipher: In OpenSSL's form, such as "TLS_AES_256_GCM_SHA384".
+        server_name: The name the client asked for (SNI); None when it asked for none.
+        alpn: The application protocol agreed on; None when there was none in common.
+        peer_certificate: None when the client showed none.
+        ended_upstream: Whether TLS ended at the proxy in front, which says all this in its PROXY header.
+    """
+
+    version: str | None
+    cipher: str | None
+    server_name: str | None
+    alpn: str | None
+    peer_certificate: PeerCertificate | None
+    ended_upstream: bool = False
+
+
+def describe_tls(tls: ServerSide) -> TlsInfo:
+    """What is known once the handshake is done."""
+    cipher = tls.cipher()
+    return TlsInfo(
+        version=tls.version(),
+        cipher=None if cipher is None else cipher[0],
+        server_name=tls.server_name,
+        alpn=tls.selected_alpn_protocol(),
+        peer_certificate=_read_certificate(tls),
+    )
+
+
+def describe_upstream_tls(header: ProxyHeader) -> TlsInfo | None:
+    """What a PROXY header says of the TLS that ended at the proxy; None when it says nothing (PP 2.2.6).
+
+    Raises:
+        esockd_proxyproto.InvalidTlv: A value is malformed.
+    """
+    info = header.ssl
+    if info is None or not info.is_tls:
+        return None
+    certificate = None
+    if info.has_certificate:
+        certificate = PeerCertificate(
+            common_name=info.common_name, is_verified=info.is_verified, der=info.client_certificate
+        )
+    alpn = header.alpn
+    return TlsInfo(
+        version=info.version,
+        cipher=info.cipher,
+        server_name=header.authority,
+        alpn=None if alpn is None else alpn.decode("ascii", "backslashreplace"),
+        peer_certificate=certificate,
+        ended_upstream=True,
+    )
+
+
+def _read_certificate(tls: ServerSide) -> PeerCertificate | None:
+    der = tls.getpeercert(binary_form=True)
+    if der is None:
+        return None
+    # OpenSSL verified it: whoever asks for certificates refuses bad ones. Python parses no others.
+    parsed: dict[str, Any] = tls.getpeercert() or {}
+    subject: DistinguishedName = parsed.get("subject", ())
+    return PeerCertificate(
+        subject=format_name(subject),
+        common_name=next((value for rdn in reversed(subject) for kind, value in rdn if kind == "commonName"), None),
+        issuer=format_name(parsed.get("issuer", ())),
+        not_before=_read_time(parsed.get("notBefore")),
+        not_after=_read_time(parsed.get("notAfter")),
+        serial_number=parsed.get("serialNumber"),
+        subject_alternative_names=parsed.get("subjectAltName", ()),
+        der=der,
+    )
+
+
+def format_name(name: DistinguishedName) -> str:
+    """Write a distinguished name, the last part first (RFC 4514 section 2.1)."""
+    return ",".join(
+        "+".join(f"{SHORT_NAMES.get(kind, kind)}={_escape(value)}" for kind, value in part) for part in reversed(name)
+    )
+
+
+def _escape(value: str) -> str:
+    """RFC 4514 section 2.4."""
+    escaped = "".join("\\" + char if char in SPECIAL else "\\00" if char == "\0" else char for char in value)
+    if value.startswith((" ", "#")):
+        escaped = "\\" + escaped
+    if value.endswith(" ") and len(value) > 1:
+        escaped = escaped[:-1] + "\\ "
+    return escaped
+
+
+def _read_time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromtimestamp(ssl.cert_time_to_seconds(text), UTC)

@@ -1,0 +1,141 @@
+"""What stands in for a connection's socket on trio once more than the bare socket is read from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from esockd_core._connection import TLS_CUT_SHORT
+from esockd_core._peer_certificate import describe_tls
+from esockd_core._tls import MAX_RECORD_BYTES
+
+if TYPE_CHECKING:
+    import socket
+
+    from esockd_core._peer_certificate import TlsInfo
+    from esockd_core._tls import TlsEngine
+
+# With the record that the last read left unfinished this makes at most 64 KiB of plaintext: one read takes it all, and
+# nothing stays behind that no poll of the socket would tell of.
+READ_BYTES: Final = 65_536 - MAX_RECORD_BYTES
+WRITE_BYTES: Final = 65_536
+
+
+class Prefixed:
+    """A non-blocking socket that first gives back what was read from it too early.
+
+    Attributes:
+        raw: The socket.
+        buffered: What `recv` gives before it asks the socket.
+    """
+
+    def __init__(self, raw: socket.socket, prefix: bytes) -> None:
+        self.raw = raw
+        self.buffered = prefix
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.raw, name)
+
+    def recv(self, max_bytes: int) -> bytes:
+        """As of a socket."""
+        if not self.buffered:
+            return self.raw.recv(max_bytes)
+        return self._take(max_bytes)
+
+    def _take(self, max_bytes: int) -> bytes:
+        data, self.buffered = self.buffered[:max_bytes], self.buffered[max_bytes:]
+        return data
+
+
+class TlsSocket(Prefixed):
+    """A non-blocking socket that speaks TLS, after its handshake.
+
+    Args:
+        raw: What carries the ciphertext.
+        engine: The engine that did the handshake.
+        plaintext: What it gave with it.
+    """
+
+    def __init__(self, raw: socket.socket, engine: TlsEngine, plaintext: bytes) -> None:
+        super().__init__(raw, plaintext)
+        self._engine = engine
+        self._unsent = b""  # ciphertext
+        self._is_last_byte_sealed = False
+        self._info: TlsInfo | None = None
+
+    @property
+    def info(self) -> TlsInfo:
+        """What is known of the connection."""
+        if self._info is None:
+            self._info = describe_tls(self._engine.tls)
+        return self._info
+
+    def recv(self, max_bytes: int) -> bytes:
+        """Read as much plaintext as there is, up to `max_bytes`; nothing once the peer has said that it is finished.
+
+        Raises:
+            BlockingIOError: There is none yet.
+            ConnectionAbortedError: The peer closed without saying so in TLS.
+            ssl.SSLError: What came is no TLS of this connection.
+        """
+        engine = self._engine
+        while not self.buffered:
+            if engine.peer_finished:
+                return b""
+            if engine.error is not None:
+                raise engine.error
+            data = self.raw.recv(READ_BYTES)
+            if not data:
+                if engine.finished:
+                    return b""  # it need not answer our own farewell
+                raise ConnectionAbortedError(TLS_CUT_SHORT)
+            self.buffered = engine.feed(data)
+            if engine.outgoing.pending:
+                self._unsent += engine.take()
+                self._flush()
+        return self._take(max_bytes)
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Encrypt and send; say how much of `data` needs no second try.
+
+        The last byte counts only when the ciphertext of all is gone, so that whoever waits to send the rest waits for
+        that. It is not encrypted twice.
+
+        Raises:
+            BlockingIOError: The kernel has no room, and nothing more was taken.
+        """
+        if not self._flush():
+            raise BlockingIOError
+        taken = 0
+        if self._is_last_byte_sealed:
+            self._is_last_byte_sealed = False
+            taken = 1
+            if len(data) == 1:
+                return 1
+        piece = bytes(data[taken : taken + WRITE_BYTES])
+        self._unsent = self._engine.write(piece)
+        taken += len(piece)
+        if not self._flush():
+            self._is_last_byte_sealed = True
+            taken -= 1
+        return taken
+
+    def shutdown(self, how: int) -> None:
+        """Say in TLS and in TCP that nothing more will be sent.
+
+        Raises:
+            BlockingIOError: The kernel has no room for it: try again.
+        """
+        self._unsent += self._engine.finish()
+        if not self._flush():
+            raise BlockingIOError
+        self.raw.shutdown(how)
+
+    def _flush(self) -> bool:
+        """Hand over ciphertext; say whether all is gone."""
+        if self._unsent:
+            try:
+                sent = self.raw.send(self._unsent)
+            except BlockingIOError:
+                return False
+            self._unsent = self._unsent[sent:]
+        return not self._unsent

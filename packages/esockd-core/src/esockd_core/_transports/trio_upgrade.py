@@ -1,0 +1,247 @@
+"""PROXY header and TLS handshake on trio: a task of the connection's own, which ends before its handler is called."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import trio
+from anyio import BrokenResourceError
+from trio.lowlevel import wait_readable, wait_writable
+
+from esockd_core._connection import HANDLER_ERROR, RESET
+from esockd_core._tls import TlsEngine
+from esockd_core._transports.trio import TrioCallbackConnection, TrioConnection
+from esockd_core._transports.trio_tls import READ_BYTES, Prefixed, TlsSocket
+from esockd_core._upgrade import SOURCE_REFUSED, TLS_CLOSED, TLS_FAILED, HeaderPhase, Upgraded, UpgradeRefused
+
+if TYPE_CHECKING:
+    import ssl
+
+    from esockd_core._service import Service
+    from esockd_core._transports.trio import CallbackPoller
+
+logger = logging.getLogger("esockd_core")
+
+PEEK_BYTES: Final = 4_096  # most headers have less than 600 (PP 2.2)
+
+
+async def shake_hands(raw: socket.socket, context: ssl.SSLContext, received: bytes) -> TlsSocket:
+    """Do the handshake.
+
+    Args:
+        raw: The connection's socket.
+        context: What to speak TLS with.
+        received: What came from the socket already.
+
+    Raises:
+        UpgradeRefused: It failed.
+        OSError: The socket failed.
+    """
+    engine = TlsEngine(context)
+    plaintext = engine.feed(received) if received else b""
+    while True:
+        unsent = memoryview(engine.take())
+        while unsent:
+            try:
+                unsent = unsent[raw.send(unsent) :]
+            except BlockingIOError:
+                await wait_writable(raw)
+        if engine.error is not None:
+            raise UpgradeRefused(TLS_FAILED, f"TLS handshake: {engine.error.reason or engine.error}")
+        if engine.handshaken:
+            return TlsSocket(raw, engine, plaintext)
+        await wait_readable(raw)
+        try:
+            data = raw.recv(READ_BYTES)
+        except BlockingIOError:
+            continue
+        if data:
+            plaintext = engine.feed(data)
+        elif engine.received_bytes:
+            raise UpgradeRefused(TLS_FAILED, "the peer closed in the middle of the handshake")
+        else:
+            raise UpgradeRefused(TLS_CLOSED, "the peer closed without a byte")
+
+
+class _TrioUpgrade(Upgraded, TrioConnection):
+    """What both styles of handlers have in common; callbacks hear of a connection once it is ready."""
+
+    __slots__ = ()
+
+    _waiting_scope: trio.CancelScope | None
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._init_upgrade()
+        self._waiting_scope = None
+
+    def _start(self) -> None:
+        self._nursery.start_soon(self._upgrade)
+
+    async def _upgrade(self) -> None:
+        upgrades = self._upgrades()
+        try:
+            unread = b"" if upgrades.policy is None else await self._take_header(HeaderPhase(upgrades.policy))
+            self._judge_source()
+            if upgrades.context is not None:
+                self._service.upgrading.handshakes[self] = trio.current_time()
+                self._socket = cast("socket.socket", await shake_hands(self._socket, upgrades.context, unread))
+            elif unread:
+                self._socket = cast("socket.socket", Prefixed(self._socket, unread))
+        except UpgradeRefused as refused:
+            self._turn_away(refused)
+        except (trio.ClosedResourceError, OSError) as error:
+            self._note_loss()
+            if not self._lost:
+                self._error = error
+                self.abort(TLS_FAILED if self._phase is None else RESET)
+        except Exception:
+            logger.exception("listener %s: an upgrade failed", self._service.name)
+            self.abort(HANDLER_ERROR)
+        else:
+            self._forget_upgrade()
+            if not self._closing:
+                self._become_ready()
+
+    async def _take_header(self, phase: HeaderPhase) -> bytes:
+        """Read the header, and leave what follows it in the kernel; give what had to be taken out all the same."""
+        self._phase = phase
+        self._service.upgrading.headers[self] = trio.current_time()
+        with trio.CancelScope() as self._waiting_scope:
+            while True:
+                await wait_readable(self._socket)
+                try:
+                    piece = self._socket.recv(PEEK_BYTES, socket.MSG_PEEK)
+                except BlockingIOError:
+                    continue
+                if not piece:
+                    phase.end()
+                    break
+                is_over = phase.feed(piece)
+                left = min(len(phase.unread), len(piece)) if is_over else 0
+                if left < len(piece):
+                    self._socket.recv(len(piece) - left)
+                if is_over:
+                    self._service.upgrading.headers.pop(self, None)
+                    return phase.unread[: len(phase.unread) - left]
+        self._service.upgrading.headers.pop(self, None)
+        return phase.unread  # no header, and the peer finished or is silent
+
+    def header_timed_out(self) -> None:
+        """The time for the header is over."""
+        if self._phase is None or self._closing:
+            return
+        try:
+            self._phase.end(timed_out=True)
+        except UpgradeRefused as refused:
+            self._turn_away(refused)
+        else:
+            if self._waiting_scope is not None:
+                self._waiting_scope.cancel()
+
+    def _become_ready(self) -> None:
+        self._is_ready = True
+        self._may_be_readable = True
+        super()._start()
+        if self.draining:  # asked while nobody was there to be told
+            self.draining = False
+            self.request_draining()
+
+    def _turn_away(self, refused: UpgradeRefused) -> None:
+        self._note(refused)
+        if refused.reason in SOURCE_REFUSED:
+            self._refuse(self._service.options.refuse_with)
+        elif refused.reason == TLS_FAILED:
+            # Closing in order, so that the alert that says why is not lost.
+            TrioConnection.close_nowait(self, refused.reason)
+        else:
+            self.abort_socket()
+
+    def abort_socket(self) -> None:
+        if self._is_upgrading():
+            self._forget_upgrade()
+            TrioConnection.abort_socket(self)
+        else:
+            super().abort_socket()
+
+    def _ended(self) -> None:
+        if self._is_upgrading():
+            TrioConnection._ended(self)  # noqa: SLF001 (past the callbacks, as above)
+        else:
+            super()._ended()
+
+    def close_nowait(self, reason: str = "normal") -> None:
+        if self._is_upgrading() and not self._closing:
+            self.abort(reason)
+        else:
+            super().close_nowait(reason)
+
+    def cancel_handler(self, reason: str) -> None:
+        if self._is_upgrading():
+            self.abort(reason)
+        else:
+            super().cancel_handler(reason)
+
+    def request_draining(self) -> None:
+        if self._is_upgrading():
+            TrioConnection.request_draining(self)
+        else:
+            super().request_draining()
+
+
+class TrioUpgraded(_TrioUpgrade):
+    """A connection served by a coroutine handler once its upgrades are done."""
+
+    __slots__ = (*Upgraded.UPGRADE_SLOTS, "_waiting_scope")
+
+
+class TrioCallbackUpgraded(_TrioUpgrade, TrioCallbackConnection):
+    """A connection served by callbacks once its upgrades are done."""
+
+    __slots__ = (*Upgraded.UPGRADE_SLOTS, "_waiting_scope")
+
+    def resume_reading(self) -> None:
+        super().resume_reading()
+        if self._reading and isinstance(self._socket, Prefixed) and self._socket.buffered:
+            self._nursery.start_soon(self._deliver_buffered)  # no poll of the socket will tell of it
+
+    async def _deliver_buffered(self) -> None:
+        if self._reading and isinstance(self._socket, Prefixed) and self._socket.buffered:
+            self.on_readable()
+
+
+def make_upgraded(
+    service: Service, nursery: trio.Nursery, accepted: socket.socket, poller: CallbackPoller
+) -> TrioConnection:
+    """The connection of a new socket, by the style of the handler at this moment."""
+    if service.callbacks is not None:
+        return TrioCallbackUpgraded(service, nursery, accepted, poller, service.callbacks)
+    return TrioUpgraded(service, nursery, accepted)
+
+
+async def start_tls(
+    connection: TrioConnection, raw: socket.socket, context: ssl.SSLContext, received: bytes, service: Service
+) -> socket.socket:
+    """Put TLS under a connection that its handler uses already.
+
+    Raises:
+        BrokenResourceError: The handshake failed, and the connection is closed.
+    """
+    if isinstance(raw, TlsSocket):
+        raise RuntimeError("the connection has TLS already")  # noqa: TRY004 (it is no matter of types)
+    service.upgrading.handshakes[connection] = trio.current_time()
+    try:
+        return cast("socket.socket", await shake_hands(raw, context, received))
+    except UpgradeRefused as refused:
+        connection.close_nowait(refused.reason)
+        raise BrokenResourceError(refused.why) from refused
+    except (trio.ClosedResourceError, OSError) as error:
+        connection.abort(TLS_FAILED)
+        raise BrokenResourceError(f"the connection was lost in the handshake: {error}") from error
+    except BaseException:
+        connection.abort()
+        raise
+    finally:
+        service.upgrading.handshakes.pop(connection, None)

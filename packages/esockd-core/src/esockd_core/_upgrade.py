@@ -1,0 +1,273 @@
+"""What lies between admission and handler: the PROXY header, the judgement of its source, the TLS handshake.
+
+Each has one deadline, and each runs in its connection alone: whoever stalls in it keeps nobody else waiting. This
+module knows no event loop; `_transports` has an upgrade for each.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from esockd_core._connection import Carried
+from esockd_core._errors import InvalidOption
+from esockd_core._peer_certificate import describe_upstream_tls
+from esockd_proxyproto import Decoder, InvalidHeader, InvalidTlv, NotProxyHeader, Policy, UnixEndpoint
+
+if TYPE_CHECKING:
+    import ssl
+
+    from esockd_core._address import Address
+    from esockd_core._options import ListenerOptions, PeerName
+    from esockd_core._peer_certificate import TlsInfo
+    from esockd_core._service import Service
+    from esockd_proxyproto import Endpoint, ProxyHeader
+
+logger = logging.getLogger("esockd_core")
+
+PROXY_CLOSED: Final = "proxy_closed"  # without a byte: a port check
+PROXY_INVALID: Final = "proxy_invalid"
+PROXY_TIMEOUT: Final = "proxy_timeout"
+SOURCE_FORBIDDEN: Final = "source_forbidden"
+SOURCE_MAX_LIMIT: Final = "source_max_limit"
+SOURCE_RATE_LIMITED: Final = "source_rate_limited"
+TLS_CLOSED: Final = "tls_closed"  # without a byte: a port check
+TLS_FAILED: Final = "tls_failed"
+HANDSHAKE_TIMEOUT: Final = "handshake_timeout"
+
+QUIET: Final = frozenset({PROXY_CLOSED, TLS_CLOSED})
+SOURCE_REFUSED: Final = frozenset({SOURCE_FORBIDDEN, SOURCE_MAX_LIMIT, SOURCE_RATE_LIMITED})
+
+
+class UpgradeRefused(Exception):  # noqa: N818 (it is a verdict)
+    """An upgrade ends its connection.
+
+    Attributes:
+        reason: The shutdown reason to count.
+        why: The story for the log.
+    """
+
+    def __init__(self, reason: str, why: str) -> None:
+        super().__init__(reason, why)
+        self.reason = reason
+        self.why = why
+
+
+class Upgrades:
+    """The upgrades of one listener.
+
+    Attributes:
+        policy: What to do about the PROXY header, None for nothing.
+        context: What connections to come speak TLS with, None for none.
+    """
+
+    __slots__ = ("context", "policy")
+
+    def __init__(self, policy: Policy | None, context: ssl.SSLContext | None) -> None:
+        self.policy = policy
+        self.context = context
+
+
+def plan_upgrades(address: Address, options: ListenerOptions) -> Upgrades | None:
+    """What connections to an address go through before their handler; None for nothing.
+
+    Raises:
+        InvalidOption: TLS is wanted by the address or by the options, but not by both.
+    """
+    if options.tls is None and address.is_encrypted:
+        raise InvalidOption(f"{address} needs the option tls: TlsOptions(certfile=..., keyfile=...)")
+    if options.tls is not None and not address.is_encrypted:
+        raise InvalidOption(f"the option tls does nothing for {address}: write {address.encrypted()}")
+    policy = options.proxy_policy()
+    if policy is None and options.tls is None:
+        return None
+    return Upgrades(policy, None if options.tls is None else options.tls.context)
+
+
+class InUpgrade:
+    """The connections that wait for a header or a handshake, the oldest first, and since when.
+
+    Looking at the oldest a few times a second does what a timer for each of them would.
+    """
+
+    __slots__ = ("handshakes", "headers")
+
+    def __init__(self) -> None:
+        self.headers: dict[Upgraded, float] = {}
+        self.handshakes: dict[Carried, float] = {}
+
+    def __len__(self) -> int:
+        return len(self.headers) + len(self.handshakes)
+
+    def sweep(self, now: float, options: ListenerOptions) -> None:
+        """End the upgrades whose time is over."""
+        while self.headers:
+            waiting, since = next(iter(self.headers.items()))
+            if now - since < options.proxy_protocol_timeout:
+                break
+            del self.headers[waiting]
+            waiting.header_timed_out()
+        while self.handshakes:
+            shaking, since = next(iter(self.handshakes.items()))
+            if now - since < options.handshake_timeout:
+                break
+            del self.handshakes[shaking]
+            shaking.abort(HANDSHAKE_TIMEOUT)
+
+
+class HeaderPhase:
+    """Reads one PROXY header, or finds that there is none.
+
+    Attributes:
+        header: The header whose addresses count; None when there is none, or the policy ignores it.
+        unread: Bytes that came and are not the header's.
+    """
+
+    __slots__ = ("_decoder", "_policy", "header", "unread")
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._decoder = Decoder()
+        self.header: ProxyHeader | None = None
+        self.unread = b""
+
+    def feed(self, data: bytes) -> bool:
+        """Take the next bytes; say whether the phase is over.
+
+        Raises:
+            UpgradeRefused: They are no header where one is required, or one where none is allowed.
+        """
+        try:
+            header = self._decoder.feed(data)
+        except NotProxyHeader as error:
+            if self._policy is Policy.REQUIRE:
+                raise UpgradeRefused(PROXY_INVALID, str(error)) from error
+            self.unread = self._decoder.received
+            return True
+        except InvalidHeader as error:
+            raise UpgradeRefused(PROXY_INVALID, str(error)) from error
+        if header is None:
+            return False
+        if self._policy is Policy.REJECT:
+            raise UpgradeRefused(PROXY_INVALID, "this listener does not take PROXY headers")
+        if self._policy is not Policy.IGNORE:
+            self.header = header
+        self.unread = self._decoder.trailing
+        return True
+
+    def end(self, *, timed_out: bool = False) -> None:
+        """No more bytes will come, or not in time: there is no header.
+
+        Raises:
+            UpgradeRefused: One is required, or has begun.
+        """
+        received = self._decoder.received
+        if self._policy is not Policy.REQUIRE and not self._decoder.has_signature and (received or timed_out):
+            self.unread = received
+        elif timed_out:
+            raise UpgradeRefused(PROXY_TIMEOUT, f"no whole PROXY header in time; {len(received)} bytes of it came")
+        elif received:
+            raise UpgradeRefused(PROXY_INVALID, f"the peer closed after {len(received)} bytes of a PROXY header")
+        else:
+            raise UpgradeRefused(PROXY_CLOSED, "the peer closed without a byte")
+
+
+class Upgraded(Carried):
+    """A connection that is upgraded before its handler sees it. Its ends before that are told to no handler."""
+
+    __slots__ = ()
+
+    UPGRADE_SLOTS = ("_header", "_is_ready", "_phase", "_source", "_upstream_tls", "counted_source")
+
+    _service: Service
+    _reason: str | None
+    _is_ready: bool
+    _phase: HeaderPhase | None
+    _header: ProxyHeader | None
+    _source: PeerName | None
+    _upstream_tls: TlsInfo | None
+    counted_source: str | None
+    """The source that holds a place of `max_connections_per_source`."""
+
+    def _init_upgrade(self) -> None:
+        self._is_ready = False
+        self._phase = self._header = self._source = self._upstream_tls = self.counted_source = None
+
+    def _is_upgrading(self) -> bool:
+        return self.id != 0 and not self._is_ready
+
+    def _upgrades(self) -> Upgrades:
+        upgrades = self._service.upgrades
+        if upgrades is None:
+            raise AssertionError("a listener without upgrades makes no upgraded connection")
+        return upgrades
+
+    def header_timed_out(self) -> None:
+        """The time for the header is over."""
+        raise NotImplementedError
+
+    def _judge_source(self) -> None:
+        """Take the header's word for who the client is, and judge that client.
+
+        Raises:
+            UpgradeRefused: The rules or the limits for one source are against it, or the header is malformed.
+        """
+        self._header = header = None if self._phase is None else self._phase.header
+        self._phase = None
+        if header is not None:
+            if header.source is not None:
+                self._source = _name_of(header.source)
+            try:
+                self._upstream_tls = describe_upstream_tls(header)
+            except InvalidTlv as error:
+                raise UpgradeRefused(PROXY_INVALID, str(error)) from error
+        self._service.admission.admit_source(self)
+
+    def _note(self, refused: UpgradeRefused) -> None:
+        self._reason = self._reason or refused.reason
+        self._forget_upgrade()
+        if refused.reason not in QUIET:
+            logger.info(
+                "listener %s: connection %d from %s ends (%s): %s",
+                self._service.name,
+                self.id,
+                self.peername,
+                refused.reason,
+                refused.why,
+            )
+
+    def _note_loss(self) -> None:
+        """The socket was lost before the handler was called."""
+        self._forget_upgrade()
+        if self._reason is None and self._phase is not None:
+            try:
+                self._phase.end()
+            except UpgradeRefused as refused:
+                self._note(refused)
+
+    def _forget_upgrade(self) -> None:
+        upgrading = self._service.upgrading
+        upgrading.headers.pop(self, None)
+        upgrading.handshakes.pop(self, None)
+
+    @property
+    def peername(self) -> PeerName:
+        """The source that the PROXY header names, otherwise the peer of the socket."""
+        return self.socket_peername if self._source is None else self._source
+
+    @property
+    def proxy(self) -> ProxyHeader | None:
+        """The PROXY header."""
+        return self._header
+
+    @property
+    def tls(self) -> TlsInfo | None:
+        """The TLS that ends here, otherwise the TLS that ended at the proxy."""
+        return super().tls or self._upstream_tls
+
+
+def _name_of(endpoint: Endpoint | UnixEndpoint) -> PeerName:
+    if isinstance(endpoint, UnixEndpoint):
+        return endpoint.path.decode(errors="surrogateescape").replace("\0", "@")
+    host = endpoint.host
+    return (host[7:] if host.startswith("::ffff:") and "." in host else host), endpoint.port
