@@ -13,9 +13,11 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from esockd_core import CallbackHandler, ConnectionEvent, Listener, StreamConnection, open_listener
+from esockd_core import CallbackHandler, ConnectionEvent, Listener, StreamConnection, open_listener, parse_address
 from esockd_core._accept import BATCH, AcceptAnswer, answer_to
+from esockd_core._acceptors import Acceptors
 from esockd_core._errors import ListenerClosed
+from esockd_core._sockets import open_sockets
 from esockd_core._transports import asyncio_accept
 from esockd_core._transports.asyncio_accept import AsyncioCarrier
 from esockd_core._transports.trio import TrioCarrier
@@ -216,7 +218,7 @@ async def test_an_error_that_is_for_good_closes_the_listener_with_it(
         told.set()
 
     with pytest.raises(OSError, match=os.strerror(number)) as caught, anyio.fail_after(10):  # noqa: PT012
-        async with open_listener("echo", "127.0.0.1:0", wait_for_goodbye) as listener:
+        async with open_listener("echo", "127.0.0.1:0", wait_for_goodbye, linger_timeout=0) as listener:
             with connect(listener), connect(listener):
                 await until(lambda: listener.stats().accepted == 2)
                 flaky.always = number
@@ -232,7 +234,7 @@ async def test_shutting_the_listening_socket_down_closes_the_listener() -> None:
     """esockd's t_close_listener_socket_cause_acceptor_stop, with what the host itself gave."""
     with socket.create_server(("127.0.0.1", 0)) as given:
         with pytest.raises(OSError, match=r"shut down|Invalid") as caught, anyio.fail_after(10):  # noqa: PT012
-            async with open_listener("echo", given, echo, shutdown_timeout=0) as listener:
+            async with open_listener("echo", given, echo, shutdown_timeout=0, linger_timeout=0) as listener:
                 with connect(listener) as client:
                     assert await answer(client) == b"hello"
                     given.shutdown(socket.SHUT_RDWR)
@@ -332,6 +334,23 @@ async def test_the_fifth_crash_in_ten_seconds_closes_the_listener_with_the_error
         async with open_listener("echo", "127.0.0.1:0", echo) as listener:
             await anyio.sleep_forever()
     assert listener.state == "closed"
+
+
+async def test_acceptors_for_which_descriptors_run_out_keep_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[socket.socket] = []
+    real = socket.socket.dup
+
+    def dup(sock: socket.socket) -> socket.socket:
+        if len(made) == 2:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        made.append(real(sock))
+        return made[-1]
+
+    with await open_sockets(parse_address("127.0.0.1:0")) as sockets:
+        monkeypatch.setattr(socket.socket, "dup", dup)
+        with pytest.raises(OSError, match="Too many open files"):
+            Acceptors("echo", sockets, None, per_socket=3)  # type: ignore[arg-type]
+    assert [sock.fileno() for sock in made] == [-1, -1]
 
 
 def crash_once(monkeypatch: pytest.MonkeyPatch, times: int) -> None:

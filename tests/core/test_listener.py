@@ -10,7 +10,9 @@ import pytest
 from esockd_core import CallbackHandler, Connection, Server, StreamConnection, open_listener
 
 if TYPE_CHECKING:
-    from anyio.abc import SocketStream
+    from pathlib import Path
+
+    from anyio.abc import SocketStream, UNIXSocketStream
 
     from esockd_core import ConnectionEvent, Handler
 
@@ -113,3 +115,33 @@ async def test_listeners_of_one_name_on_two_addresses_count_apart() -> None:
             async with await anyio.connect_tcp("127.0.0.1", busy.port) as client:
                 await ask(client, b"hello")
         assert (busy.stats().accepted, idle.stats().accepted) == (1, 0)
+
+
+async def test_a_listener_that_moved_counts_apart_from_the_next_at_its_old_address(tmp_path: Path) -> None:
+    old, new = f"unix:{tmp_path / 'old'}", f"unix:{tmp_path / 'new'}"
+    async with Server() as server:
+        moved = await server.open("echo", old, echo)
+        await server.reopen("echo", move_to=new)
+        await server.open("echo", old, echo)
+        with anyio.fail_after(5):
+            async with await anyio.connect_unix(tmp_path / "new") as client:
+                await ask_unix(client)
+        assert (moved.stats().accepted, server.listener("echo", old).stats().accepted) == (1, 0)
+
+
+async def test_counters_survive_a_close_and_go_along_with_a_move(tmp_path: Path) -> None:
+    old, new = f"unix:{tmp_path / 'old'}", f"unix:{tmp_path / 'new'}"
+    async with Server() as server:
+        await server.open("echo", old, echo)
+        with anyio.fail_after(5):
+            async with await anyio.connect_unix(tmp_path / "old") as client:
+                await ask_unix(client)
+        await server.reopen("echo", move_to=new)
+        await server.close("echo")
+        assert (await server.open("echo", new, echo)).stats().accepted == 1
+        assert (await server.open("echo", old, echo)).stats().accepted == 0
+
+
+async def ask_unix(client: UNIXSocketStream) -> None:
+    await client.send(b"x")
+    assert await client.receive() == b"x"

@@ -201,8 +201,7 @@ async def test_a_unix_path_is_made_anew(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "uvloop", "trio"])
-@pytest.mark.parametrize("style", ["coroutine", "callback"])
-@pytest.mark.parametrize("limit", [80, 400])
+@pytest.mark.parametrize(("style", "limit"), [("coroutine", 80), ("callback", 400)])
 def test_out_of_descriptors_nobody_is_dropped_and_nothing_spins(backend: str, style: str, limit: int) -> None:
     """esockd's t_sys_limit, with the real limit: clients are in this process, descriptors run out in the other."""
     program = textwrap.dedent(f"""
@@ -222,7 +221,8 @@ def test_out_of_descriptors_nobody_is_dropped_and_nothing_spins(backend: str, st
         async def main():
             held = []
             handler = echo if {style!r} == "coroutine" else Echo()
-            async with open_listener("x", "127.0.0.1:0", handler, max_connections=None, shutdown_timeout=0) as listener:
+            ending = dict(shutdown_timeout=0, linger_timeout=0)
+            async with open_listener("x", "127.0.0.1:0", handler, max_connections=None, **ending) as listener:
                 print(listener.port, flush=True)
                 listener._admission.max_connections = None  # the clamp that would prevent all this
                 while not listener.stats().closed_sys_limit:

@@ -129,7 +129,7 @@ async def test_who_waits_in_the_queue_is_served(handler: Handler) -> None:
 
 async def test_who_waits_in_the_queue_of_a_full_listener_is_refused_and_counted() -> None:
     async with open_listener(
-        "echo", "127.0.0.1:0", echo, max_connections=1, when_full="backlog", shutdown_timeout=0
+        "echo", "127.0.0.1:0", echo, max_connections=1, when_full="backlog", shutdown_timeout=0, linger_timeout=0
     ) as listener:
         clients = [connect(listener) for _ in range(5)]
         await until(lambda: listener.stats().accepted == 1)
@@ -213,7 +213,7 @@ async def test_swallowing_cancellation_is_no_way_to_stay(anyio_backend_name: str
 
     with EventCount() as counts:
         async with open_listener(
-            "stubborn", "127.0.0.1:0", stubborn, shutdown_timeout=0, on_event=counts.note
+            "stubborn", "127.0.0.1:0", stubborn, shutdown_timeout=0, linger_timeout=0, on_event=counts.note
         ) as listener:
             with connect(listener):
                 await until(lambda: listener.stats().accepted == 1)
@@ -244,7 +244,13 @@ class EventCount:
 async def test_each_connection_has_one_start_and_one_stop_however_it_ends(handler: Handler) -> None:
     with EventCount() as counts:
         async with open_listener(
-            "echo", "127.0.0.1:0", handler, shutdown_timeout=0, max_connections=3, on_event=counts.note
+            "echo",
+            "127.0.0.1:0",
+            handler,
+            shutdown_timeout=0,
+            linger_timeout=0,
+            max_connections=3,
+            on_event=counts.note,
         ) as listener:
             closed, aborted, left, refused = (connect(listener) for _ in range(4))
             await until(lambda: listener.stats().closed_max_limit == 1)
@@ -280,7 +286,9 @@ async def test_a_stuck_handler_is_logged_with_its_stack_and_counted_and_holds_no
         def note(event: ConnectionEvent) -> None:
             pass
 
-    async with open_listener("stuck", "127.0.0.1:0", never_ending, shutdown_timeout=0, on_event=note) as listener:
+    async with open_listener(
+        "stuck", "127.0.0.1:0", never_ending, shutdown_timeout=0, linger_timeout=0, on_event=note
+    ) as listener:
         with connect(listener):
             await until(lambda: listener.stats().accepted == 1)
             with anyio.fail_after(10):
@@ -320,7 +328,9 @@ async def test_thousands_of_connections_drain_without_stalling_the_loop(handler:
             stall_s = max(stall_s, anyio.current_time() - before)
 
     number = 3_000
-    async with open_listener("echo", "127.0.0.1:0", handler, max_connections=number, shutdown_timeout=0) as listener:
+    async with open_listener(
+        "echo", "127.0.0.1:0", handler, max_connections=number, shutdown_timeout=0, linger_timeout=0
+    ) as listener:
         clients: list[socket.socket] = []
         for total in range(500, number + 1, 500):
             clients += [connect(listener) for _ in range(500)]
@@ -376,8 +386,8 @@ def test_what_is_meant_to_end_the_program_ends_it(backend: str, error: str, styl
 
 async def test_leaving_the_block_of_a_server_closes_every_listener() -> None:
     async with Server() as server:
-        first = await server.open("bye", "127.0.0.1:0", say_goodbye)
-        second = await server.open("echo", "127.0.0.1:0", echo, shutdown_timeout=0)
+        first = await server.open("bye", "127.0.0.1:0", say_goodbye, linger_timeout=0)
+        second = await server.open("echo", "127.0.0.1:0", echo, shutdown_timeout=0, linger_timeout=0)
         client = connect(first)
         await until(lambda: first.stats().accepted == 1)
     with client:

@@ -5,17 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
+from esockd_core import Refused
+
 if TYPE_CHECKING:
     from esockd_core import Stats
 
-REFUSED: Final = (
-    "closed_early",
-    "closed_forbidden",
-    "closed_max_limit",
-    "closed_rate_limited",
-    "closed_overloaded",
-    "closed_other_reasons",
-)
 UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -71,7 +65,7 @@ def summarize(listener: str, address: str, stats: Stats) -> Summary:
         listener=listener,
         address=address,
         accepted=stats.accepted,
-        refused={name: count for name in REFUSED if (count := getattr(stats, name))},
+        refused={str(stage): count for stage in Refused if (count := getattr(stats, stage))},
         accept_errors=stats.closed_sys_limit,
         open_connections=stats.current_connections,
         bytes_in=stats.bytes_in,

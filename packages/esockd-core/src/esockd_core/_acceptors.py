@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -46,7 +47,9 @@ class Acceptors:
         self._name = name
         self._carrier = carrier
         # An event loop lets one task wait for a descriptor, so each acceptor has its own for the same socket.
-        self._sockets = [sock.dup() for sock in sockets.sockets for _ in range(per_socket)]
+        with ExitStack() as stack:  # all of them or none: a descriptor more may be too many
+            self._sockets = [stack.enter_context(sock.dup()) for sock in sockets.sockets for _ in range(per_socket)]
+            stack.pop_all()
         addresses = [address for address in sockets.addresses for _ in range(per_socket)]
         self.acceptors = [Acceptor(number, address) for number, address in enumerate(addresses)]
         self._scope = anyio.CancelScope()

@@ -112,8 +112,12 @@ class Admission:
         self._refuse(None, Refused.OTHER, reason)
 
     def wait_time_s(self) -> float:
-        """Seconds until the common bucket has a token."""
-        return 0.0 if self.limiter is None else self.limiter.wait_time()
+        """Seconds until the common bucket has a token; 0 where a program's own limiter fails to say."""
+        try:
+            return 0.0 if self.limiter is None else float(self.limiter.wait_time())
+        except Exception:
+            logger.exception("the limiter failed to say how long to wait; taking the next client")
+            return 0.0
 
     def has_room(self) -> bool:
         """Whether one more connection would find a place."""

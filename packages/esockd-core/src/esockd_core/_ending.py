@@ -45,6 +45,8 @@ async def drain_connections(service: Service, ending: Ending) -> None:
     next_tell = anyio.current_time()
     while service.connections:
         now = anyio.current_time()
+        tell_every_s = 1 / ending.rate_per_s if ending.rate_per_s else 0.0
+        next_tell = min(next_tell, now + tell_every_s)  # whoever asked again may want it faster
         for _ in range(min(CHUNK, len(untold))):
             if now < next_tell:
                 break
@@ -52,7 +54,7 @@ async def drain_connections(service: Service, ending: Ending) -> None:
             if connection.id in service.connections:
                 connection.request_draining()
                 told.append((connection, now))
-                next_tell += 1 / ending.rate_per_s if ending.rate_per_s else 0.0
+                next_tell += tell_every_s
         for _ in range(min(CHUNK, len(told))):
             connection, told_at = told[0]
             if connection.id in service.connections:

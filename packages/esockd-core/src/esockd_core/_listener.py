@@ -10,6 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from esockd_core._acceptors import Acceptor, Acceptors
 from esockd_core._address import parse_address
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("esockd_core")
 
 TICK_S: Final = 0.1  # between two looks at timeouts and at the event loop's lag
+READ_PASSES: Final = 8  # of the event loop, before a drain: who was queued is registered, read from and seen to finish
 
 ListenerState: TypeAlias = Literal["new", "running", "suspended", "draining", "closed"]
 
@@ -93,6 +95,7 @@ class Listener:
         self._service = Service(name, handler, options, self._admission, on_event)
         self._service.upgrades = upgrades
         self._state: ListenerState = "new"
+        self._was_run = False
         self._sockets: ListeningSockets | None = None
         self._acceptors: Acceptors | None = None
         self._carrier: Carrier | None = None
@@ -116,8 +119,9 @@ class Listener:
             CannotBind: The address cannot be opened.
             OSError: The listening socket failed for good.
         """
-        if self._state != "new":
+        if self._was_run:
             raise ListenerClosed(f"listener {self.name} was run already: make a new one")
+        self._was_run = True
         try:
             self._sockets = await self._open(self.address)
             async with open_carrier(self._service) as self._carrier:
@@ -142,6 +146,8 @@ class Listener:
             async with self._changing:
                 self._state = "draining"
                 await self._stop_accepting()
+            for _ in range(READ_PASSES):
+                await checkpoint()
             await drain_connections(self._service, self._ending)
             self._task_group.cancel_scope.cancel()
 
@@ -299,7 +305,7 @@ class Listener:
             timeout: Seconds for each handler; None is for ever, 0 at once; `shutdown_timeout` when not given.
             rate: Connections told in a second, so that clients do not come back as one wave; None is all at once.
         """
-        if self._state == "new":
+        if not self._was_run:  # one that is just being opened is closed once it is
             raise ListenerClosed(f"listener {self.name} is not open")
         self._ending.timeout_s = self.options.shutdown_timeout if isinstance(timeout, Unset) else timeout
         self._ending.rate_per_s = rate
@@ -411,7 +417,7 @@ async def open_listener(
             await task_group.start(listener.run)
             yield listener
             await listener.close()
-    except ExceptionGroup as group:
+    except BaseExceptionGroup as group:  # a SystemExit or KeyboardInterrupt of the block is to arrive as one
         if len(group.exceptions) == 1:
             raise group.exceptions[0] from group.exceptions[0].__cause__
         raise

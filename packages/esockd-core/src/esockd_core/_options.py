@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from fractions import Fraction
+from inspect import iscoroutinefunction
 from math import isfinite
 from typing import Any, Final, Literal, TypeAlias
 
@@ -124,6 +125,9 @@ class ListenerOptions:
             raise InvalidOption(f'refuse_with is {self.refuse_with!r}; it is "fin", "rst" or bytes to send.')
         if self.limiter is not None and self.max_conn_rate is not None:
             raise InvalidOption("limiter and max_conn_rate are both given: give the one that is to decide.")
+        for name, judge in (("load_hook", self.load_hook), ("limiter", getattr(self.limiter, "try_acquire", None))):
+            if iscoroutinefunction(judge):  # its answer, a coroutine, would count as a yes to everybody
+                raise InvalidOption(f"{name} is a coroutine function; admission cannot wait: give a plain function.")
         if not isinstance(self.tcp, TcpOptions):
             raise InvalidOption(f"tcp is {self.tcp!r}; it takes a TcpOptions.")
         self.connection_limiter()

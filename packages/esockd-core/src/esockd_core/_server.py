@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 
 from esockd_core._address import parse_address
-from esockd_core._errors import AlreadyOpen, UnknownListener
+from esockd_core._errors import AlreadyOpen, ListenerClosed, UnknownListener
 from esockd_core._listener import Listener
 from esockd_core._options import merge_options
 from esockd_core._stats import Counters
@@ -33,7 +34,7 @@ class Server:
 
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
-        self._counters: dict[tuple[str, str], Counters] = {}
+        self._counters: dict[tuple[str, str], Counters] = {}  # of closed listeners, for the next of the same key
         self._task_group: TaskGroup | None = None
 
     async def __aenter__(self) -> Self:
@@ -48,7 +49,7 @@ class Server:
             return None
         if exc is None:
             for listener in self.listeners():
-                task_group.start_soon(listener.close)
+                task_group.start_soon(_close_if_run, listener)
         try:
             return await task_group.__aexit__(exc_type, exc, traceback)
         except BaseExceptionGroup as group:
@@ -74,6 +75,7 @@ class Server:
             InvalidOption: An option is out of bounds, unknown or does not apply.
             AddressInUse: Somebody else listens there.
             CannotBind: The address cannot be opened.
+            ListenerClosed: The server ended meanwhile.
         """
         if self._task_group is None:
             raise RuntimeError("this server is not running: use `async with Server() as server:`")
@@ -81,20 +83,26 @@ class Server:
         if self._find(name, where):
             raise AlreadyOpen(f"listener {name} on {where} is open already: close it first, or give another name")
         on_event = changes.pop("on_event", None)
-        counters = self._counters.setdefault((name, str(where)), Counters())
+        key = (name, str(where))
+        counters = self._counters.get(key) or Counters()
         listener = Listener(
             name, address, handler, merge_options(options, changes), on_event=on_event, counters=counters
         )
+        # Its own while it is open: it takes them along to another address, and who opens here then counts anew.
+        self._counters.pop(key, None)
         self._listeners.append(listener)
         try:
-            await self._task_group.start(self._run, listener)
+            await self._task_group.start(self._run, listener, counters)
         except BaseException:
             if listener in self._listeners:  # cancelled before it ran
                 self._listeners.remove(listener)
             raise
         return listener
 
-    async def _run(self, listener: Listener, *, task_status: TaskStatus[Listener]) -> None:
+    async def _run(self, listener: Listener, counters: Counters, *, task_status: TaskStatus[Listener]) -> None:
+        if self._task_group is None:
+            self._listeners.remove(listener)
+            raise ListenerClosed(f"the server ended before listener {listener.name} was open")
         try:
             await listener.run(task_status=task_status)
         except Exception:
@@ -103,6 +111,7 @@ class Server:
             logger.exception("listener %s failed and is closed", listener.name)
         finally:
             self._listeners.remove(listener)
+            self._counters[listener.name, str(listener.address)] = counters
 
     def listeners(self) -> tuple[Listener, ...]:
         """The open listeners, in the order of their opening."""
@@ -154,3 +163,8 @@ class Server:
             CannotBind: The address cannot be opened.
         """
         await self.listener(name, address).reopen(move_to)
+
+
+async def _close_if_run(listener: Listener) -> None:
+    with suppress(ListenerClosed):  # its opening has not begun, and finds that the server has ended
+        await listener.close()

@@ -369,7 +369,7 @@ class TrioConnection(Carried):
 
     async def _linger(self) -> None:
         try:
-            while not self._eof:
+            while not self._eof and not self._lost:  # or lost before this task's first turn
                 await wait_readable(self._socket)
                 with suppress(BlockingIOError):
                     data = self._socket.recv(READ_BYTES)
