@@ -103,6 +103,11 @@ def test_large_data_crosses_whole_whatever_the_pieces(certfile: Path, size: int)
     assert engine.feed(sealed[:1000]) + engine.feed(sealed[1000:]) == data
 
 
+def test_writing_nothing_sends_nothing(certfile: Path) -> None:
+    engine, _ = connect(certfile)
+    assert engine.write(b"") == b""
+
+
 def test_several_small_records_in_one_piece_come_out_joined(certfile: Path) -> None:
     engine, client = connect(certfile)
     for part in (b"a", b"b", b"c"):

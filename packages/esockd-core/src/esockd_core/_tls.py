@@ -132,6 +132,8 @@ class TlsEngine:
         if self._unwritten or not self.handshaken:
             self._unwritten += data
             return b""
+        if not data:
+            return b""  # OpenSSL has no record for it
         if len(data) > MAX_PLAINTEXT_BYTES:
             return self._write_large(memoryview(data))
         taken = self._encrypt(data)

@@ -130,6 +130,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             held, self._held = self._held, None
             self._connection.data_received(held)
         self._connection.connection_lost(exc or self._error)
+        del self._connection  # or only the garbage collector would free the two, and OpenSSL's 20 KB with them
 
     # Within
 

@@ -109,9 +109,9 @@ class TlsSocket(Prefixed):
         if self._is_last_byte_sealed:
             self._is_last_byte_sealed = False
             taken = 1
-            if len(data) == 1:
-                return 1
         piece = bytes(data[taken : taken + WRITE_BYTES])
+        if not piece:
+            return taken
         self._unsent = self._engine.write(piece)
         taken += len(piece)
         if not self._flush():

@@ -1,0 +1,162 @@
+"""Compare TLS echo servers in one run, and see what stalled handshakes do to others.
+
+    python benchmarks/tls.py                    some minutes
+    python benchmarks/tls.py --rounds 5 --only uvloop
+
+`echo`: CPU time of the server for one 64-byte message in and out over TLS 1.3, 32 connections, each message compared.
+`idle`: growth of the server's private memory for a connection that echoed once and is held. `stalled`: how long a
+client takes to connect, shake hands and get one echo while others hold half a handshake. Medians over interleaved
+rounds; ratios are taken within each round. Needs trustme (it is in the group "test") for its certificate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import socket
+import ssl
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median, quantiles
+
+import trustme
+
+from harness.costs import cpu_ns, private_bytes
+from harness.machine import CpuShares, facts, raise_descriptor_limit, share_cpus
+from harness.processes import end_on_sigterm, serving
+from harness.rounds import Sample, interleaved
+from harness.tables import figure, markdown
+
+PEER = Path(__file__).resolve().parent / "peers" / "tls_echo.py"
+CONNECTIONS = 32
+MESSAGE = bytes(range(64))
+WARM_UP_TURNS = 30
+FIRST_CONNECTIONS = 100
+IDLE_CONNECTIONS = 500
+STALLED = (0, 2_000)
+TRIES = 200
+HALF_A_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
+
+CASES = {
+    **{
+        f"esockd {style}, {loop}": ("--by", "esockd", "--style", style, "--loop", loop)
+        for style in ("coroutine", "callback")
+        for loop in ("uvloop", "asyncio", "trio")
+    },
+    **{f"anyio.TLSStream, {loop}": ("--by", "anyio", "--loop", loop) for loop in ("uvloop", "asyncio", "trio")},
+    **{f"its own TLS, {loop}": ("--by", "asyncio", "--loop", loop) for loop in ("uvloop", "asyncio")},
+}
+
+
+class Bench:
+    """What the measurements share."""
+
+    def __init__(self, folder: Path, shares: CpuShares, turns: int) -> None:
+        authority = trustme.CA()
+        self.certfile = folder / "server.pem"
+        authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(self.certfile))
+        self.context = ssl.create_default_context()
+        authority.configure_trust(self.context)
+        self.shares = shares
+        self.turns = turns
+
+    def command(self, case: str) -> tuple[str, ...]:
+        """How the server of a case is run."""
+        return (sys.executable, str(PEER), *CASES[case], "--certfile", str(self.certfile))
+
+    def connect(self, port: int) -> ssl.SSLSocket:
+        """A client that has echoed once."""
+        raw = socket.create_connection(("127.0.0.1", port), timeout=30)
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client = self.context.wrap_socket(raw, server_hostname="localhost")
+        take_turns([client], 1)
+        return client
+
+    def echo(self, case: str) -> Sample:
+        """CPU time of the server for a message, in microseconds."""
+        with ExitStack() as stack:
+            server, port = stack.enter_context(serving(case, self.command(case), self.shares.server))
+            clients = [stack.enter_context(self.connect(port)) for _ in range(CONNECTIONS)]
+            take_turns(clients, WARM_UP_TURNS)
+            before = cpu_ns(server.pid)
+            take_turns(clients, self.turns)
+            return Sample((cpu_ns(server.pid) - before) / 1000 / (self.turns * CONNECTIONS), {})
+
+    def idle(self, case: str) -> Sample:
+        """Private memory of the server for a connection, in bytes."""
+        with ExitStack() as stack:
+            server, port = stack.enter_context(serving(case, self.command(case), self.shares.server))
+            sizes = []
+            for count in (FIRST_CONNECTIONS, IDLE_CONNECTIONS):
+                for _ in range(count):
+                    stack.enter_context(self.connect(port))
+                sizes.append(private_bytes(server.pid))
+            return Sample((sizes[1] - sizes[0]) / IDLE_CONNECTIONS, {})
+
+    def stalled(self, case: str, count: int) -> list[float]:
+        """Milliseconds from connecting to the first echo, try by try, beside so many stalled handshakes."""
+        taken = []
+        with ExitStack() as stack:
+            _, port = stack.enter_context(serving(case, self.command(case), self.shares.server))
+            for _ in range(count):
+                other = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+                other.sendall(HALF_A_HELLO)
+            for _ in range(TRIES):
+                began = time.perf_counter()
+                with self.connect(port):
+                    taken.append((time.perf_counter() - began) * 1000)
+        return taken
+
+
+def take_turns(clients: list[ssl.SSLSocket], turns: int) -> None:
+    """Every client sends one message, then each takes its echo, so many times over."""
+    for _ in range(turns):
+        for client in clients:
+            client.sendall(MESSAGE)
+        for client in clients:
+            received = client.recv(len(MESSAGE))
+            while len(received) < len(MESSAGE):
+                received += client.recv(len(MESSAGE) - len(received))
+            if received != MESSAGE:
+                raise AssertionError("the echo differs")
+
+
+def main() -> None:
+    """Print the facts and three tables."""
+    end_on_sigterm()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--turns", type=int, default=300, help="messages of each connection")
+    parser.add_argument("--only", type=re.compile, default=re.compile(""), help="cases whose name matches")
+    options = parser.parse_args()
+    raise_descriptor_limit()
+    shares = share_cpus(1)
+    for name, value in facts(shares, ("esockd-core", "anyio", "uvloop", "trio")).items():
+        print(f"- {name}: {value}")
+    print(f"- OpenSSL: {ssl.OPENSSL_VERSION}", flush=True)
+    cases = [case for case in CASES if options.only.search(case)]
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), shares, options.turns)
+        for title, unit, measure, digits in (
+            ("echo", "CPU µs/op (range)", bench.echo, 1),
+            ("idle", "bytes (range)", bench.idle, 0),
+        ):
+            results = interleaved(cases, options.rounds, measure, lambda line: print(line, file=sys.stderr, flush=True))
+            rows = []
+            for case, series in results.items():
+                anyios = results.get(f"anyio.TLSStream, {case.rpartition(', ')[2]}")
+                rows.append([case, figure(series, digits), "" if anyios is None else f"{series.ratio_to(anyios):.2f}"])
+            print(f"\n## {title}\n\n{markdown(['server', unit, 'vs anyio, same loop'], rows)}", flush=True)
+        rows = []
+        for case in (case for case in cases if case.startswith("esockd")):
+            for count in STALLED:
+                taken = bench.stalled(case, count)
+                rows.append([case, str(count), f"{median(taken):.2f}", f"{quantiles(taken, n=100)[98]:.2f}"])
+        print(f"\n## stalled\n\n{markdown(['server', 'stalled handshakes', 'median ms', 'p99 ms'], rows)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
