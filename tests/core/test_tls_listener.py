@@ -488,6 +488,35 @@ async def test_data_behind_the_handshake_in_one_segment_reaches_the_handler(hand
         assert await run(talk) == b"at once"
 
 
+async def test_an_end_in_one_segment_with_the_last_data_is_noticed_at_once(handler: Handler, tls: TlsOptions) -> None:
+    def talk() -> bytes:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = client_context().wrap_bio(incoming, outgoing, server_hostname="localhost")
+        with dial(listener) as raw:
+            while True:
+                try:
+                    client.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    raw.sendall(outgoing.read())
+                    incoming.write(raw.recv(65_536))
+            raw.sendall(outgoing.read())
+            client.write(b"last words")
+            with suppress(ssl.SSLWantReadError):
+                client.unwrap()
+            raw.sendall(outgoing.read())
+            while data := raw.recv(65_536):
+                incoming.write(data)
+            answer = client.read(100)
+            with pytest.raises(ssl.SSLZeroReturnError):  # the other side's farewell
+                client.read(100)
+            return answer
+
+    async with encrypted(handler, tls) as listener:
+        assert await run(talk) == b"last words"
+        assert await reasons(listener) == {"normal": 1}
+
+
 async def test_a_certificate_is_exchanged_without_dropping_a_connection(handler: Handler, files: Path) -> None:
     live = files / "live.pem"
     live.write_bytes((files / "localhost.pem").read_bytes())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from esockd_core._connection import TLS_CUT_SHORT
@@ -9,8 +11,6 @@ from esockd_core._peer_certificate import describe_tls
 from esockd_core._tls import MAX_RECORD_BYTES
 
 if TYPE_CHECKING:
-    import socket
-
     from esockd_core._peer_certificate import TlsInfo
     from esockd_core._tls import TlsEngine
 
@@ -61,6 +61,7 @@ class TlsSocket(Prefixed):
         self._unsent = b""  # ciphertext
         self._is_last_byte_sealed = False
         self._info: TlsInfo | None = None
+        self._look_at_end()
 
     @property
     def info(self) -> TlsInfo:
@@ -89,10 +90,17 @@ class TlsSocket(Prefixed):
                     return b""  # it need not answer our own farewell
                 raise ConnectionAbortedError(TLS_CUT_SHORT)
             self.buffered = engine.feed(data)
+            self._look_at_end()
             if engine.outgoing.pending:
                 self._unsent += engine.take()
                 self._flush()
         return self._take(max_bytes)
+
+    def _look_at_end(self) -> None:
+        # The end that came behind plaintext has left the kernel with it: make polls tell of it all the same.
+        if self._engine.peer_finished or self._engine.error is not None:
+            with suppress(OSError):  # the peer may be gone already
+                self.raw.shutdown(socket.SHUT_RD)
 
     def send(self, data: bytes | memoryview) -> int:
         """Encrypt and send; say how much of `data` needs no second try.
