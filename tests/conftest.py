@@ -52,9 +52,7 @@ def require_tool() -> RequireTool:
 
 
 # The reasons for which a test may skip in CI: the beginning of the reason, and why CI cannot run it.
-ALLOWED_SKIPS: dict[str, str] = {
-    "atheris (dependency group fuzz) is not installed": "only `make test` has libFuzzer; its own engine runs everywhere"
-}
+ALLOWED_SKIPS: dict[str, str] = {}
 
 
 def refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
