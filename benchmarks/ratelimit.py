@@ -176,7 +176,9 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=2000, help="calls of each limiter a round (2000)")
     options = parser.parse_args()
     versions = ", ".join(f"{peer} {version(peer)}" for peer in ["esockd-ratelimit", *PEERS])
-    print(f"CPython {platform.python_version()}, {platform.system()} {platform.release()}; {versions}")
+    print(
+        f"CPython {platform.python_version()}, {platform.system()} {platform.release().partition('-')[0]}; {versions}"
+    )
     print(f"Median of {options.rounds} interleaved rounds of {options.calls} calls, CPU time of the process a call.")
     for title, contest in sync_contests(options.calls).items():
         show(title, measure_sync(contest, options.rounds, options.calls))

@@ -62,7 +62,7 @@ def facts(shares: CpuShares, packages: tuple[str, ...]) -> dict[str, str]:
     return {
         "CPU": f"{cpu_model()}, {len(os.sched_getaffinity(0))} usable, load average {os.getloadavg()[0]:.2f} before",
         "servers and client": pinned,
-        "kernel": f"{platform.system()} {platform.release()}",
+        "kernel": f"{platform.system()} {platform.release().partition('-')[0]}",
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "packages": ", ".join(f"{name} {number}" for name, number in versions.items()),
     }

@@ -58,7 +58,9 @@ class AsynchronousLimiter:
         return 1.0
 
 
-@pytest.mark.parametrize("options", [{"load_hook": refuse_all}, {"limiter": AsynchronousLimiter()}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"load_hook": refuse_all}, {"limiter": AsynchronousLimiter()}], ids=["load_hook", "limiter"]
+)
 async def test_a_judge_that_is_a_coroutine_function_is_refused_because_it_would_admit_everybody(
     options: dict[str, Any],
 ) -> None:

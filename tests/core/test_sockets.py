@@ -995,7 +995,7 @@ def test_lowering_an_explicit_max_connections_is_told_in_full(monkeypatch: pytes
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
     assert _limits.clamp_max_connections(100_000, explicit=True) == (
         960,
-        "max_connections 100000 exceeds the open-file limit 1024; using 960. See: esockd doctor",
+        "max_connections 100000 exceeds the open-file limit 1024; using 960. Raise it: ulimit -n",
     )
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("esockd_core")
 
+RESTART_PAUSE_S: Final = 0.1  # so that a passing fault does not burn all of an acceptor's lives at once
 CRASHES: Final = 5  # of one acceptor ...
 CRASH_WINDOW_S: Final = 10.0  # ... within this time are the listener's end
 
@@ -109,6 +110,7 @@ class Acceptors:
                     acceptor.id,
                     acceptor.address,
                 )
+                await anyio.sleep(RESTART_PAUSE_S)
 
 
 def _first(group: ExceptionGroup[Exception]) -> Exception:

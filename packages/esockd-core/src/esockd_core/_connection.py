@@ -11,7 +11,7 @@ import socket
 import sys
 import termios
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias
 
 import anyio.abc
 from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 State: TypeAlias = Literal["open", "closing", "closed"]
 
+READ_BYTES: Final = 65_536  # asked of a socket at a time
+MAX_FAREWELLS: Final = 64  # refused sockets that are told why at one time; more are closed without a word
 NORMAL = "normal"
 HANDLER_ERROR = "handler_error"
 IDLE_TIMEOUT = "idle_timeout"
@@ -262,7 +264,7 @@ class Carried(StreamConnection):
         """Bytes handed over that the peer's kernel has not acknowledged: here and in this kernel (tcp(7), SIOCOUTQ)."""
         try:
             queued = fcntl.ioctl(self._raw_socket().fileno(), termios.TIOCOUTQ, bytes(4))
-        except OSError:  # closed under us
+        except (OSError, ValueError):  # closed under us
             return 0
         return self.unsent_bytes() + int.from_bytes(queued, sys.byteorder)
 

@@ -11,6 +11,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from esockd_core._connection import SHUTDOWN, STUCK
+from esockd_core._errors import InvalidOption
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +37,27 @@ class Ending:
     def __init__(self, timeout_s: float | None, rate_per_s: float | None = None) -> None:
         self.timeout_s = timeout_s
         self.rate_per_s = rate_per_s
+
+    def ask(self, timeout_s: float | None, rate_per_s: float | None, *, again: bool) -> None:
+        """Take over a timeout and a pace; `again`, only where they are quicker.
+
+        Raises:
+            InvalidOption: One of them is no number that makes sense.
+        """
+        if not _is_number(timeout_s) or not (timeout_s is None or timeout_s >= 0):
+            raise InvalidOption(f"timeout is {timeout_s!r}; it takes seconds, 0 or more, or None")
+        if not _is_number(rate_per_s) or not (rate_per_s is None or rate_per_s > 0):
+            raise InvalidOption(f"rate is {rate_per_s!r}; it takes connections a second, more than 0, or None")
+        if again:
+            timeouts = [each for each in (timeout_s, self.timeout_s) if each is not None]
+            timeout_s = min(timeouts, default=None)
+            rate_per_s = None if None in (rate_per_s, self.rate_per_s) else max(rate_per_s or 0, self.rate_per_s or 0)
+        self.timeout_s = timeout_s
+        self.rate_per_s = rate_per_s
+
+
+def _is_number(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 async def drain_connections(service: Service, ending: Ending) -> None:

@@ -43,5 +43,5 @@ def clamp_max_connections(requested: int | None, *, explicit: bool) -> tuple[int
         return room, None
     if requested <= room:
         return requested, None
-    warning = f"max_connections {requested} exceeds the open-file limit {limit}; using {room}. See: esockd doctor"
+    warning = f"max_connections {requested} exceeds the open-file limit {limit}; using {room}. Raise it: ulimit -n"
     return room, warning if explicit else None

@@ -15,6 +15,7 @@ from anyio.lowlevel import checkpoint
 from esockd_core._acceptors import Acceptor, Acceptors
 from esockd_core._address import parse_address
 from esockd_core._admission import Admission
+from esockd_core._connection import READ_BYTES
 from esockd_core._ending import Ending, drain_connections, end_connections
 from esockd_core._errors import InvalidOption, ListenerClosed
 from esockd_core._limits import clamp_max_connections
@@ -96,6 +97,7 @@ class Listener:
         self._service.upgrades = upgrades
         self._state: ListenerState = "new"
         self._was_run = False
+        self._was_open = False
         self._sockets: ListeningSockets | None = None
         self._acceptors: Acceptors | None = None
         self._carrier: Carrier | None = None
@@ -126,6 +128,7 @@ class Listener:
             self._sockets = await self._open(self.address)
             async with open_carrier(self._service) as self._carrier:
                 try:
+                    self._make_acceptors()
                     await self._serve(task_status)
                 finally:
                     with anyio.CancelScope(shield=True):
@@ -141,6 +144,7 @@ class Listener:
         async with anyio.create_task_group() as self._task_group:
             self._task_group.start_soon(self._keep_house)
             self._start_accepting()
+            self._was_open = True
             task_status.started(self)
             await self._end_requested.wait()
             async with self._changing:
@@ -154,12 +158,19 @@ class Listener:
     async def _open(self, address: Address) -> ListeningSockets:
         sockets = await open_sockets(address, self.options.tcp, self.options.unix)
         # Read from the socket: what is inherited may be of any family.
-        self._admission.is_inet = sockets.sockets[0].family != socket.AF_UNIX
+        first, tcp = sockets.sockets[0], self.options.tcp
+        self._admission.is_inet = first.family != socket.AF_UNIX
+        self._service.read_bytes = tcp.read_chunk_bytes(first, READ_BYTES)
+        buffers = (tcp.receive_buffer_bytes, tcp.send_buffer_bytes)
+        self._service.sets_socket_options = not tcp.nodelay if self._admission.is_inet else any(buffers)
         return sockets
 
-    def _start_accepting(self) -> None:
+    def _make_acceptors(self) -> None:
         if self._acceptors is None and self._sockets is not None and self._carrier is not None:
             self._acceptors = Acceptors(self.name, self._sockets, self._carrier, self.options.acceptors)
+
+    def _start_accepting(self) -> None:
+        self._make_acceptors()
         if self._acceptors is not None and self._task_group is not None:
             self._acceptors.start(self._task_group, self._fail)
             self._state = "running"
@@ -196,10 +207,13 @@ class Listener:
             await anyio.sleep_until(due)
             now = anyio.current_time()
             self._admission.loop_lag_s = max(0.0, now - due)
-            self._service.sweep(now)
-            if now - swept_at >= self._service.sweep_all_every_s:
-                swept_at = now
-                await self._service.sweep_all(now)
+            try:
+                self._service.sweep(now)
+                if now - swept_at >= self._service.sweep_all_every_s:
+                    swept_at = now
+                    await self._service.sweep_all(now)
+            except Exception:
+                logger.exception("listener %s: looking at timeouts failed; the next look is due", self.name)
 
     # Changing
 
@@ -211,9 +225,9 @@ class Listener:
         """
         async with self._changing:
             self._require_open()
+            self._state = "suspended"  # first: who is cancelled while it waits must find a listener that can resume
             if self._acceptors is not None:
                 await self._acceptors.stop()
-            self._state = "suspended"
 
     async def resume(self) -> None:
         """Accept again.
@@ -304,11 +318,16 @@ class Listener:
         Args:
             timeout: Seconds for each handler; None is for ever, 0 at once; `shutdown_timeout` when not given.
             rate: Connections told in a second, so that clients do not come back as one wave; None is all at once.
+                Asking again while it drains can hurry it, never slow it down.
+
+        Raises:
+            InvalidOption: Timeout or rate is no number that makes sense.
+            ListenerClosed: The listener was never opened.
         """
         if not self._was_run:  # one that is just being opened is closed once it is
             raise ListenerClosed(f"listener {self.name} is not open")
-        self._ending.timeout_s = self.options.shutdown_timeout if isinstance(timeout, Unset) else timeout
-        self._ending.rate_per_s = rate
+        given = self.options.shutdown_timeout if isinstance(timeout, Unset) else timeout
+        self._ending.ask(given, rate, again=self._end_requested.is_set())
         self._service.announce_change()
         self._end_requested.set()
         await self._closed.wait()
@@ -335,7 +354,7 @@ class Listener:
     @property
     def was_open(self) -> bool:
         """Whether it ever accepted."""
-        return self._task_group is not None
+        return self._was_open
 
     @property
     def options(self) -> ListenerOptions:

@@ -47,12 +47,15 @@ class Service:
         "closing",
         "connections",
         "counters",
+        "farewells",
         "loop",
         "name",
         "new_task",
         "on_event",
         "options",
+        "read_bytes",
         "serve",
+        "sets_socket_options",
         "turn",
         "upgrades",
         "upgrading",
@@ -62,6 +65,10 @@ class Service:
     """The event loop, set by its carrier; trio has none."""
     new_task: Callable[[Coroutine[Any, Any, object]], asyncio.Task[object]]
     """Starts a task named after the listener, likewise."""
+    read_bytes: int
+    """The most that is read from a socket at a time, set by the listener when it opens."""
+    sets_socket_options: bool
+    """Whether accepted sockets need options that they do not inherit, likewise."""
     caps_reads: bool
     """Whether the loop's transports have a `max_size` of a read, likewise."""
 
@@ -82,6 +89,7 @@ class Service:
         self.connections: dict[int, Carried] = {}
         # A timer for each connection would cost more than the connection: `sweep` looks through these instead.
         self.blocked: dict[Carried, tuple[int, float]] = {}  # bytes unsent when last seen to change, and when
+        self.farewells: set[Carried] = set()  # refused sockets that are still being told why
         self.closing: dict[Carried, tuple[int, float]] = {}  # likewise, and bytes in the kernel
         self.upgrades: Upgrades | None = None
         self.upgrading = admission.upgrading
@@ -181,6 +189,8 @@ class Service:
         send_timeout_s = self.options.send_timeout
         for connection, (unsent, since) in list(self.blocked.items()):
             left = connection.unsent_bytes()
+            if connection not in self.blocked:
+                continue  # what a hook did to another connection ended this one
             if not left:
                 del self.blocked[connection]
             elif left != unsent:
@@ -188,6 +198,8 @@ class Service:
             elif send_timeout_s is not None and now - since >= send_timeout_s:
                 connection.abort(SEND_TIMEOUT)
         for connection, (unsent, since) in list(self.closing.items()):
+            if connection not in self.closing:
+                continue
             left = connection.undelivered_bytes()
             if left != unsent:
                 self.closing[connection] = (left, now)
@@ -215,6 +227,8 @@ class Service:
             moved = connection.bytes_in + connection.bytes_out - unsent
             if moved != connection.moved_bytes:
                 connection.moved_bytes, connection.moved_at = moved, now
+            elif connection.state != "open":
+                continue  # its end is bounded already
             elif idle_timeout_s is not None and now - connection.moved_at >= idle_timeout_s:
                 connection.abort(IDLE_TIMEOUT)
             if position % SWEEP_CHUNK == SWEEP_CHUNK - 1:

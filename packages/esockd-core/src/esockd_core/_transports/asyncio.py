@@ -18,7 +18,18 @@ import anyio
 from anyio import BrokenResourceError, BusyResourceError, ClosedResourceError, EndOfStream
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from esockd_core._connection import ABORTED, KILLED, NORMAL, RESET, SHUTDOWN, Carried, as_bytes, bad_max_bytes, name_of
+from esockd_core._connection import (
+    ABORTED,
+    KILLED,
+    MAX_FAREWELLS,
+    NORMAL,
+    RESET,
+    SHUTDOWN,
+    Carried,
+    as_bytes,
+    bad_max_bytes,
+    name_of,
+)
 from esockd_core._transports.cancellation import is_in_cancel_scope, is_shielded
 
 if TYPE_CHECKING:
@@ -31,7 +42,6 @@ if TYPE_CHECKING:
     from esockd_core._service import Service
     from esockd_core._tls_options import TlsOptions
 
-READ_BYTES: Final = 65_536
 DEFAULT_WRITE_BUFFER_BYTES: Final = 65_536  # of asyncio and uvloop: setting it again would cost a call
 YIELD_EVERY: Final = 32  # operations that did not block, before the other connections get their turn
 RESET_AT_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER with timeout 0, socket(7)
@@ -104,8 +114,11 @@ class AsyncioConnection(Carried, asyncio.Protocol):
         if not service.admission.admits(peername):
             self._refuse(service.options.refuse_with)
             return
-        if service.caps_reads:
-            transport.max_size = READ_BYTES  # type: ignore[attr-defined] # asyncio's own 256 KiB cost an mmap(2) each
+        if service.sets_socket_options:
+            with suppress(OSError):  # the peer may be gone already
+                service.options.tcp.apply_to_connection(self._raw_socket())
+        if service.caps_reads:  # asyncio's own 256 KiB cost an mmap(2) for each
+            transport.max_size = service.read_bytes  # type: ignore[attr-defined]
         if service.options.write_buffer_bytes != DEFAULT_WRITE_BUFFER_BYTES:
             self._transport.set_write_buffer_limits(service.options.write_buffer_bytes)
         service.started(self)
@@ -122,7 +135,8 @@ class AsyncioConnection(Carried, asyncio.Protocol):
 
     def _refuse(self, how: str | bytes) -> None:
         self._closing = True
-        if isinstance(how, bytes):
+        if isinstance(how, bytes) and len(self._service.farewells) < MAX_FAREWELLS:
+            self._service.farewells.add(self)
             self._transport.write(how)
             self._begin_close()
             return
@@ -178,6 +192,8 @@ class AsyncioConnection(Carried, asyncio.Protocol):
             self._wake_senders()
         if service.closing:
             service.closing.pop(self, None)
+        if not self.id:
+            service.farewells.discard(self)
         if self._receiver is not None:
             self._wake_receiver()
         if self._task is None and self.id:
@@ -324,7 +340,12 @@ class AsyncioConnection(Carried, asyncio.Protocol):
             if self._senders is None:
                 self._senders = []
             self._senders.append(sender)
-            await sender
+            try:
+                await sender
+            except BaseException:
+                if self._senders is not None:  # or cancelled sends would pile up
+                    self._senders.remove(sender)
+                raise
         if self._lost:
             raise self._closed_error()
 

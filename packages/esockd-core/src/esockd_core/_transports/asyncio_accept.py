@@ -105,9 +105,16 @@ class AsyncioCarrier:
             await _close_server(server)
 
     async def _accept_by_uvloop(self, listening: socket.socket) -> None:
+        backoff = Backoff(self._service)
         while True:
             if free_descriptors() >= PLENTY:
-                await self._accept_in_c(listening)
+                try:
+                    await self._accept_in_c(listening)
+                except OSError as error:  # of making the server: the system may lack what this process does not
+                    if answer_to(error) is AcceptAnswer.FAIL:
+                        raise
+                    backoff.fail(error)
+                    await backoff.wait()
             try:
                 async with anyio.create_task_group() as exact:
                     exact.start_soon(AcceptLoop(self._service, listening, self._serve).run)

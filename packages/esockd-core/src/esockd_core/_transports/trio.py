@@ -17,7 +17,19 @@ from anyio import BrokenResourceError, BusyResourceError, ClosedResourceError, E
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, notify_closing, wait_readable, wait_writable
 
 from esockd_core._accept import AcceptLoop
-from esockd_core._connection import ABORTED, KILLED, NORMAL, RESET, SHUTDOWN, Carried, as_bytes, bad_max_bytes, name_of
+from esockd_core._connection import (
+    ABORTED,
+    KILLED,
+    MAX_FAREWELLS,
+    NORMAL,
+    READ_BYTES,
+    RESET,
+    SHUTDOWN,
+    Carried,
+    as_bytes,
+    bad_max_bytes,
+    name_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -29,7 +41,6 @@ if TYPE_CHECKING:
     from esockd_core._service import Service
     from esockd_core._tls_options import TlsOptions
 
-READ_BYTES: Final = 65_536
 READY_BATCH: Final = 256  # sockets one look at the private epoll may report
 YIELD_EVERY: Final = 32  # operations that did not block, before the other connections get their turn
 RESET_AT_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER with timeout 0, socket(7)
@@ -110,14 +121,19 @@ class TrioConnection(Carried):
             self._refuse(service.options.refuse_with)
             return
         service.started(self)
-        self._start()
+        if service.sets_socket_options:
+            with suppress(OSError):  # the peer may be gone already
+                service.options.tcp.apply_to_connection(self._socket)
+        if not self._lost:  # the hook that was told of its start may have aborted it
+            self._start()
 
     def _start(self) -> None:
         self._handler_running = True
         self._nursery.start_soon(self._run_handler)
 
     def _refuse(self, how: str | bytes) -> None:
-        if isinstance(how, bytes):
+        if isinstance(how, bytes) and len(self._service.farewells) < MAX_FAREWELLS:
+            self._service.farewells.add(self)
             with suppress(BrokenResourceError):  # the peer may be gone already
                 self._write(how)
             self.close_nowait()
@@ -140,6 +156,12 @@ class TrioConnection(Carried):
             raise
         except Exception as error:  # noqa: BLE001 - whatever a handler raises ends its own connection only
             reason = self._reason_for(error)
+        except BaseExceptionGroup as group:  # of a task group in the handler that was cancelled and failed as well
+            errors, others = group.split(Exception)
+            if errors is not None:
+                reason = self._reason_for(errors)
+            if others is not None:
+                raise others from None
         finally:
             self._task = None
             self._handler_running = False
@@ -345,7 +367,7 @@ class TrioConnection(Carried):
         return ClosedResourceError()
 
     def _break(self, error: OSError) -> None:
-        self._error = self._error or error
+        self._error = self._error or error.with_traceback(None)  # whose frames would hold this connection
         self.abort_socket()
 
     def close_nowait(self, reason: str = NORMAL) -> None:
@@ -403,6 +425,7 @@ class TrioConnection(Carried):
         self._unsent.clear()
         self._service.blocked.pop(self, None)
         self._service.closing.pop(self, None)
+        self._service.farewells.discard(self)
         self._wake_senders()
         self._ended()
 
@@ -524,7 +547,7 @@ class TrioCallbackConnection(TrioConnection):
     def on_readable(self) -> None:
         """The poller saw input."""
         try:
-            data = self._socket.recv(READ_BYTES)
+            data = self._socket.recv(self._service.read_bytes)
         except BlockingIOError:
             return
         except OSError as error:
