@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from esockd_cli import _upgrade_parameters as upgrade  # noqa: TC001 (typer reads it at run time)
 from esockd_cli._errors import UsageError
 from esockd_cli._output import Output
 from esockd_cli._parameters import ACCESS_RULES, AsJson, NoColor, Quiet, Verbose
@@ -34,8 +35,8 @@ def open_command(
         list[str],
         typer.Argument(
             metavar="LISTEN...",
-            help="5000 (loopback), *:5000 (everywhere), host:5000, [::1]:5000, unix:/path, systemd:NAME or fd:N. "
-            "Port 0 takes a free one.",
+            help="5000 (loopback), *:5000 (everywhere), host:5000, [::1]:5000, unix:/path, systemd:NAME or fd:N, "
+            "each after tls:// if wanted. Port 0 takes a free one.",
         ),
     ],
     name: Annotated[
@@ -171,6 +172,16 @@ def open_command(
         str | None,
         typer.Option("--unix-group", metavar="GROUP", help="Group of a Unix socket.", rich_help_panel=SOCKET),
     ] = None,
+    cert: upgrade.Cert = None,
+    key: upgrade.Key = None,
+    client_ca: upgrade.ClientCa = None,
+    alpn: upgrade.Alpn = None,
+    tls_min: upgrade.TlsMin = None,
+    handshake_timeout: upgrade.HandshakeTimeout = None,
+    max_handshaking: upgrade.MaxHandshaking = None,
+    proxy_protocol: upgrade.ProxyProtocol = False,
+    proxy_trust: upgrade.ProxyTrust = None,
+    proxy_timeout: upgrade.ProxyTimeout = None,
     log_format: Annotated[
         Literal["auto", "json"],
         typer.Option("--log-format", help="Logs for people, or as JSON lines.", rich_help_panel="Output"),
@@ -190,6 +201,7 @@ def open_command(
     from esockd_cli._logs import set_up_logs  # noqa: PLC0415
     from esockd_cli._run import Opening, run  # noqa: PLC0415
     from esockd_cli._socket_options import read_tcp_options, read_unix_options  # noqa: PLC0415
+    from esockd_cli._upgrades import read_tls_options, read_upgrade_options  # noqa: PLC0415
     from esockd_cli._values import parse_count, parse_duration, parse_rate, parse_refusal, parse_rule  # noqa: PLC0415
     from esockd_core import (  # noqa: PLC0415
         InvalidAddress,
@@ -205,6 +217,7 @@ def open_command(
     raise_open_file_limit()
     try:
         addresses = [parse_address(text) for text in listen]
+        tls = read_tls_options(addresses, cert=cert, key=key, client_ca=client_ca, alpn=alpn or (), tls_min=tls_min)
         options = ListenerOptions(
             acceptors=acceptors,
             max_connections=parse_count("--max-connections", max_connections),
@@ -220,6 +233,15 @@ def open_command(
             shutdown_timeout=parse_duration("--shutdown-timeout", shutdown_timeout),
             tcp=read_tcp_options(tcp_option or [], backlog=backlog, tune_buffer=tune_buffer),
             unix=read_unix_options(unix_mode, unix_owner, unix_group),
+            tls=tls,
+            **read_upgrade_options(
+                has_tls=tls is not None,
+                proxy_protocol=proxy_protocol,
+                proxy_trust=proxy_trust or (),
+                proxy_timeout=proxy_timeout,
+                handshake_timeout=handshake_timeout,
+                max_handshaking=max_handshaking,
+            ),
         )
     except (InvalidAddress, InvalidOption) as error:
         raise UsageError(
@@ -228,13 +250,16 @@ def open_command(
     if options.unix != UnixOptions() and not any(address.kind == "unix" for address in addresses):
         raise UsageError("--unix-mode, --unix-owner and --unix-group are for unix:/path, and no address is one.")
     handler_name, found = find_handler(handler, app_dir)
-    without_unix = replace(options, unix=UnixOptions())
     openings = [
         Opening(
             name=name or handler_name,
             address=address,
             handler=found,
-            options=options if address.kind == "unix" else without_unix,
+            options=replace(
+                options,
+                unix=options.unix if address.kind == "unix" else UnixOptions(),
+                tls=tls if address.transport == "tls" else None,
+            ),
         )
         for address in addresses
     ]

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
@@ -145,9 +145,8 @@ class Run:
                 )
         loopback = [listener for listener in self._listeners if listener.address.kind == "loopback"]
         for listener in loopback:
-            self._output.note(
-                f"port {listener.port} is open to this machine only (loopback); *:{listener.port} opens it to all"
-            )
+            to_all = replace(listener.address, kind="everywhere", port=listener.port)
+            self._output.note(f"port {listener.port} is open to this machine only (loopback); {to_all} opens it to all")
         self._output.note(f"serving on {self._loop_name}; Ctrl-C stops")
 
     def _tell_stop(self) -> None:
