@@ -128,7 +128,8 @@ def _as_handler(text: str, found: object) -> Handler:
         return found
     if not isinstance(found, type) and callable(found) and _is_coroutine_function(found):
         _check_takes_a_connection(text, found)
-        return found
+        handler: Any = found  # what it is was asked of the function itself
+        return handler  # type: ignore[no-any-return]
     kind = "a class" if isinstance(found, type) else "a function" if inspect.isfunction(found) else repr(found)[:80]
     raise UsageError(
         f'"{text}" is {kind}, but no handler: that is a coroutine function, or a CallbackHandler.',

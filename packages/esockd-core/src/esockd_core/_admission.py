@@ -25,8 +25,9 @@ logger = logging.getLogger("esockd_core")
 class Allows(Protocol):
     """What judges the peer of a socket."""
 
-    def allows(self, host: str) -> bool:
+    def allows(self, host: str, /) -> bool:
         """Whether it may come in."""
+        ...
 
 
 class Admission:

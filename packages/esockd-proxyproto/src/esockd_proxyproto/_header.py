@@ -143,8 +143,10 @@ class ProxyHeader(_Fields):
 
     def replace(self, **changes: Any) -> ProxyHeader:
         """A copy with some fields changed, named as the constructor's arguments."""
-        fields = dict(zip(self._fields[:-1], self, strict=False))
-        return ProxyHeader(**(fields | {"tlvs": self.tlvs} | changes))
+        fields: dict[str, Any] = dict(zip(self._fields[:-1], self, strict=False))
+        fields["tlvs"] = self.tlvs
+        fields.update(changes)
+        return ProxyHeader(**fields)
 
     @property
     def tlvs(self) -> tuple[Tlv, ...]:
