@@ -18,7 +18,7 @@ from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
 from anyio.abc import SocketAttribute
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Hashable, Mapping
 
     from esockd_core._options import PeerName
     from esockd_core._peer_certificate import TlsInfo
@@ -240,6 +240,8 @@ class Carried(StreamConnection):
 
     __slots__ = ()
 
+    counted_source: Hashable | None
+    """The source that holds a place of `max_connections_per_source`."""
     moved_bytes: int
     moved_at: float
     _service: Service
