@@ -258,6 +258,16 @@ class Carried(StreamConnection):
             return NORMAL
         return self._service.handler_failed(self, error)
 
+    @property
+    def is_upgrading(self) -> bool:
+        """Whether no handler has seen it yet: a PROXY header or a TLS handshake comes first."""
+        return False
+
+    def kill(self) -> None:
+        """Close the socket at once and cancel the handler, because somebody said so."""
+        self.abort(KILLED)
+        self.cancel_handler(KILLED)
+
     @abstractmethod
     def unsent_bytes(self) -> int:
         """Bytes handed over that wait in this process for the peer."""

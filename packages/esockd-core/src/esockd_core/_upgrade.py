@@ -68,6 +68,9 @@ class Upgrades:
         self.context = context
 
 
+NO_UPGRADES: Final = Upgrades(None, None)
+
+
 def plan_upgrades(address: Address, options: ListenerOptions) -> Upgrades | None:
     """What connections to an address go through before their handler; None for nothing.
 
@@ -194,11 +197,13 @@ class Upgraded(Carried):
     def _is_upgrading(self) -> bool:
         return self.id != 0 and not self._is_ready
 
+    @property
+    def is_upgrading(self) -> bool:
+        """Whether no handler has seen it yet."""
+        return self._is_upgrading()
+
     def _upgrades(self) -> Upgrades:
-        upgrades = self._service.upgrades
-        if upgrades is None:
-            raise AssertionError("a listener without upgrades makes no upgraded connection")
-        return upgrades
+        return self._service.upgrades or NO_UPGRADES  # headers may have been switched off meanwhile
 
     def header_timed_out(self) -> None:
         """The time for the header is over."""

@@ -134,6 +134,7 @@ class AsyncioConnection(Carried, asyncio.Protocol):
             self.close_nowait(self._reason_for(error))
         else:
             task.add_done_callback(self._handler_done)
+            service.handler_due()
 
     def _refuse(self, how: str | bytes) -> None:
         self._closing = True
