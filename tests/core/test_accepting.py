@@ -20,7 +20,7 @@ from esockd_core._errors import ListenerClosed
 from esockd_core._sockets import open_sockets
 from esockd_core._transports import asyncio_accept
 from esockd_core._transports.asyncio_accept import AsyncioCarrier
-from esockd_core._transports.trio import TrioCarrier
+from esockd_core._transports.trio_accept import TrioCarrier
 
 if TYPE_CHECKING:
     from collections.abc import Callable

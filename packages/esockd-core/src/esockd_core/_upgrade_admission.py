@@ -10,7 +10,7 @@ from esockd_ratelimit import source_key
 
 if TYPE_CHECKING:
     from esockd_cidr import AccessList
-    from esockd_core._connection import Carried
+    from esockd_core._carried import Carried
     from esockd_core._options import ListenerOptions, PeerName
 
 
