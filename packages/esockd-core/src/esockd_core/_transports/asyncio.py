@@ -124,7 +124,7 @@ class AsyncioConnection(Carried, asyncio.Protocol):
             self._wake_senders()
         if service.closing:
             service.closing.pop(self, None)
-        if not self.id:
+        if service.farewells:
             service.farewells.discard(self)
         if self._receiver is not None:
             self._wake_receiver()
