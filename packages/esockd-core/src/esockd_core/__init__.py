@@ -18,6 +18,7 @@ from esockd_core._events import ConnectionEvent
 from esockd_core._handler import CallbackHandler, CoroutineHandler, Handler
 from esockd_core._limits import raise_open_file_limit
 from esockd_core._listener import Listener, open_listener
+from esockd_core._option_changes import Effect, OptionChange, OptionPlan, plan_options
 from esockd_core._options import ListenerOptions
 from esockd_core._peer_certificate import PeerCertificate, TlsInfo
 from esockd_core._server import Server
@@ -36,6 +37,7 @@ __all__ = [
     "Connection",
     "ConnectionEvent",
     "CoroutineHandler",
+    "Effect",
     "EsockdError",
     "Handler",
     "InvalidAddress",
@@ -43,6 +45,8 @@ __all__ = [
     "Listener",
     "ListenerClosed",
     "ListenerOptions",
+    "OptionChange",
+    "OptionPlan",
     "PeerCertificate",
     "Refusal",
     "Refused",
@@ -58,5 +62,6 @@ __all__ = [
     "UnknownListener",
     "open_listener",
     "parse_address",
+    "plan_options",
     "raise_open_file_limit",
 ]

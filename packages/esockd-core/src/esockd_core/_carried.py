@@ -18,6 +18,8 @@ from anyio.lowlevel import checkpoint
 from esockd_core._connection import ABORTED, NORMAL, RESET, StreamConnection
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from esockd_core._connection import State
     from esockd_core._options import PeerName
     from esockd_core._service import Service
@@ -33,6 +35,7 @@ class Carried(StreamConnection):
     A connection is over when both its handler and its socket are: only then its place is free and its end counted.
 
     Attributes:
+        counted_source: The source that holds a place of `max_connections_per_source`.
         moved_bytes: Bytes received and taken by the peer when last looked at; -1 before the first look.
         moved_at: When they were last seen to change, by the event loop's clock.
     """
@@ -49,6 +52,7 @@ class Carried(StreamConnection):
         "_unyielded",
         "bytes_in",
         "bytes_out",
+        "counted_source",
         "draining",
         "id",
         "moved_at",
@@ -73,6 +77,7 @@ class Carried(StreamConnection):
         self.id = 0
         self.bytes_in = 0
         self.bytes_out = 0
+        self.counted_source: Hashable | None = None
         self.moved_bytes = -1  # the first look by `sweep_all` starts its idle time
         self.moved_at = 0.0
         self.draining = False

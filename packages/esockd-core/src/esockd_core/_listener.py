@@ -19,13 +19,13 @@ from esockd_core._connection import READ_BYTES
 from esockd_core._ending import Ending, drain_connections, end_connections
 from esockd_core._errors import InvalidOption, ListenerClosed
 from esockd_core._limits import clamp_max_connections
-from esockd_core._options import DEFAULT_MAX_CONNECTIONS, ListenerOptions, merge_options
+from esockd_core._option_changes import merge_options
+from esockd_core._options import DEFAULT_MAX_CONNECTIONS, ListenerOptions
 from esockd_core._service import Service
 from esockd_core._sockets import ListeningSockets, open_sockets
 from esockd_core._stats import Counters, Refusal, Stats
 from esockd_core._transports import open_carrier
 from esockd_core._upgrade import plan_upgrades
-from esockd_core._upgrade_admission import UpgradeAdmission
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -91,8 +91,7 @@ class Listener:
         options = _fit(options or ListenerOptions())
         _require_stream(self.address)
         upgrades = plan_upgrades(self.address, options)
-        admission = Admission if upgrades is None else UpgradeAdmission
-        self._admission = admission(options, options.access_list(), counters or Counters(), is_inet=True)
+        self._admission = Admission(options, options.access_list(), counters or Counters(), is_inet=True)
         self._service = Service(name, handler, options, self._admission, on_event)
         self._service.upgrades = upgrades
         self._state: ListenerState = "new"

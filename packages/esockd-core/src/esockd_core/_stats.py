@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from esockd_core._top_sources import TopSources
+
 MAX_SHUTDOWN_REASONS: Final = 32  # a handler may invent reasons; the table of them stays bounded
 OTHER: Final = "other"
 
@@ -95,6 +97,7 @@ class Counters:
     bytes_in: int = 0
     bytes_out: int = 0
     shutdown_counts: dict[str, int] = field(default_factory=dict)
+    sources: TopSources = field(default_factory=TopSources)
     refusals: deque[Refusal] = field(default_factory=lambda: deque(maxlen=256))
 
     def count_refused(self, stage: Refused) -> None:

@@ -179,7 +179,7 @@ class Upgraded(Carried):
 
     __slots__ = ()
 
-    UPGRADE_SLOTS = ("_header", "_is_ready", "_phase", "_source", "_upstream_tls", "counted_source")
+    UPGRADE_SLOTS = ("_header", "_is_ready", "_phase", "_source", "_upstream_tls")
 
     _service: Service
     _reason: str | None
@@ -188,12 +188,10 @@ class Upgraded(Carried):
     _header: ProxyHeader | None
     _source: PeerName | None
     _upstream_tls: TlsInfo | None
-    counted_source: str | None
-    """The source that holds a place of `max_connections_per_source`."""
 
     def _init_upgrade(self) -> None:
         self._is_ready = False
-        self._phase = self._header = self._source = self._upstream_tls = self.counted_source = None
+        self._phase = self._header = self._source = self._upstream_tls = None
 
     def _is_upgrading(self) -> bool:
         return self.id != 0 and not self._is_ready

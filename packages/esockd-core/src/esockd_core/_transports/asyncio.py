@@ -54,8 +54,8 @@ class AsyncioConnection(Carried, asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         service = self._service
         self._transport = transport  # type: ignore[assignment] # a stream has no other kind
-        self.socket_peername = peername = name_of(transport.get_extra_info("peername"))
-        if not service.admission.admits(peername):
+        self.socket_peername = name_of(transport.get_extra_info("peername"))
+        if not service.admission.admits(self):
             self._refuse(service.options.refuse_with)
             return
         if service.sets_socket_options:

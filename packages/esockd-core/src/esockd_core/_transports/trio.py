@@ -64,7 +64,7 @@ class TrioConnection(Carried):
     def admit_and_start(self) -> None:
         """Judge the peer; serve it or turn it away."""
         service = self._service
-        if not service.admission.admits(self.socket_peername):
+        if not service.admission.admits(self):
             self._refuse(service.options.refuse_with)
             return
         service.started(self)
