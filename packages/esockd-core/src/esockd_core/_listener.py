@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 from anyio.lowlevel import checkpoint
 
-from esockd_cidr import InvalidAddress as NoAddress
 from esockd_core._address import parse_address
 from esockd_core._admission import Admission
 from esockd_core._control import UNSET, ListenerControl, Unset
@@ -27,6 +26,7 @@ from esockd_core._inspection import (
 )
 from esockd_core._intake import Intake
 from esockd_core._limits import clamp_max_connections
+from esockd_core._log import ListenerLog
 from esockd_core._option_changes import merge_options, plan_options
 from esockd_core._options import DEFAULT_MAX_CONNECTIONS, ListenerOptions
 from esockd_core._service import Service
@@ -96,7 +96,7 @@ class Listener(ListenerControl):
         self._access = options.access_list()
         options = replace(options, access_rules=self._access)  # what is asked for its rules has the live ones
         upgrades = plan_upgrades(self.address, options)
-        self._admission = Admission(options, self._access, counters or Counters(), is_inet=True)
+        self._admission = Admission(options, self._access, counters or Counters(), ListenerLog(name))
         self._service = Service(name, handler, options, self._admission, on_event)
         self._service.upgrades = upgrades
         self._intake = Intake(self._service, self._fail)
@@ -464,10 +464,7 @@ class Listener(ListenerControl):
 
     async def explain(self, address: str, upstream: str | None = None) -> Explanation:
         """What would happen to a client that came now."""
-        try:
-            return explain(self._admission, self._state, address, upstream)
-        except NoAddress as error:
-            raise InvalidOption(str(error)) from error
+        return explain(self._admission, self._state, address, upstream)
 
     async def get_access_rules(self) -> tuple[Rule, ...]:
         """The access rules."""
