@@ -7,9 +7,11 @@ module knows no event loop; `_transports` has an upgrade for each.
 from __future__ import annotations
 
 import logging
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Final
 
-from esockd_core._connection import Carried
+from esockd_core._carried import Carried
+from esockd_core._connection import NORMAL
 from esockd_core._errors import InvalidOption
 from esockd_core._peer_certificate import describe_upstream_tls
 from esockd_proxyproto import Decoder, InvalidHeader, InvalidTlv, NotProxyHeader, Policy, UnixEndpoint
@@ -18,12 +20,11 @@ if TYPE_CHECKING:
     import ssl
 
     from esockd_core._address import Address
+    from esockd_core._histogram import Histogram
     from esockd_core._options import ListenerOptions, PeerName
     from esockd_core._peer_certificate import TlsInfo
     from esockd_core._service import Service
     from esockd_proxyproto import Endpoint, ProxyHeader
-
-logger = logging.getLogger("esockd_core")
 
 PROXY_CLOSED: Final = "proxy_closed"  # without a byte: a port check
 PROXY_INVALID: Final = "proxy_invalid"
@@ -68,6 +69,9 @@ class Upgrades:
         self.context = context
 
 
+NO_UPGRADES: Final = Upgrades(None, None)
+
+
 def plan_upgrades(address: Address, options: ListenerOptions) -> Upgrades | None:
     """What connections to an address go through before their handler; None for nothing.
 
@@ -88,16 +92,26 @@ class InUpgrade:
     """The connections that wait for a header or a handshake, the oldest first, and since when.
 
     Looking at the oldest a few times a second does what a timer for each of them would.
+
+    Args:
+        durations: Where the duration of each successful handshake is noted.
     """
 
-    __slots__ = ("handshakes", "headers")
+    __slots__ = ("_durations", "handshakes", "headers")
 
-    def __init__(self) -> None:
+    def __init__(self, durations: Histogram) -> None:
+        self._durations = durations
         self.headers: dict[Upgraded, float] = {}
         self.handshakes: dict[Carried, float] = {}
 
     def __len__(self) -> int:
         return len(self.headers) + len(self.handshakes)
+
+    def handshake_done(self, connection: Carried, now: float) -> None:
+        """A handshake succeeded."""
+        since = self.handshakes.pop(connection, None)
+        if since is not None:
+            self._durations.note(now - since)
 
     def sweep(self, now: float, options: ListenerOptions) -> None:
         """End the upgrades whose time is over."""
@@ -177,7 +191,7 @@ class Upgraded(Carried):
 
     __slots__ = ()
 
-    UPGRADE_SLOTS = ("_header", "_is_ready", "_phase", "_source", "_upstream_tls", "counted_source")
+    UPGRADE_SLOTS = ("_header", "_is_ready", "_phase", "_source", "_upstream_tls")
 
     _service: Service
     _reason: str | None
@@ -186,25 +200,37 @@ class Upgraded(Carried):
     _header: ProxyHeader | None
     _source: PeerName | None
     _upstream_tls: TlsInfo | None
-    counted_source: str | None
-    """The source that holds a place of `max_connections_per_source`."""
 
     def _init_upgrade(self) -> None:
         self._is_ready = False
-        self._phase = self._header = self._source = self._upstream_tls = self.counted_source = None
+        self._phase = self._header = self._source = self._upstream_tls = None
 
-    def _is_upgrading(self) -> bool:
+    @property
+    def is_upgrading(self) -> bool:
+        """Whether no handler has seen it yet."""
         return self.id != 0 and not self._is_ready
 
     def _upgrades(self) -> Upgrades:
-        upgrades = self._service.upgrades
-        if upgrades is None:
-            raise AssertionError("a listener without upgrades makes no upgraded connection")
-        return upgrades
+        return self._service.upgrades or NO_UPGRADES  # headers may have been switched off meanwhile
+
+    @abstractmethod
+    def _header_over(self, phase: HeaderPhase) -> None:
+        """The header is read, or none will come: go on.
+
+        Raises:
+            UpgradeRefused: What follows ends the connection.
+        """
 
     def header_timed_out(self) -> None:
         """The time for the header is over."""
-        raise NotImplementedError
+        phase = self._phase
+        if phase is None or self._closing:
+            return
+        try:
+            phase.end(timed_out=True)
+            self._header_over(phase)
+        except UpgradeRefused as refused:
+            self._turn_away(refused)
 
     def _judge_source(self) -> None:
         """Take the header's word for who the client is, and judge that client.
@@ -223,17 +249,61 @@ class Upgraded(Carried):
                 raise UpgradeRefused(PROXY_INVALID, str(error)) from error
         self._service.admission.admit_source(self)
 
+    def _become_ready(self) -> None:
+        self._is_ready = True
+        super()._start()
+        if self.draining:  # asked while nobody was there to be told
+            self.draining = False
+            self.request_draining()
+
+    # Ends before it is ready go past the callbacks, which have not heard of it.
+
+    def _turn_away(self, refused: UpgradeRefused) -> None:
+        self._note(refused)
+        if self._lost:
+            return
+        self._take_off_layers()
+        if refused.reason in SOURCE_REFUSED:
+            self._refuse(self._service.options.refuse_with)
+        elif refused.reason == TLS_FAILED:
+            Carried.close_nowait(self, refused.reason)  # in order, so that the alert that says why is not lost
+        else:
+            self.abort_socket()
+
+    def _take_off_layers(self) -> None:
+        """Make it the bare connection again that was accepted."""
+
+    def close_nowait(self, reason: str = NORMAL) -> None:
+        if self.is_upgrading and not self._closing:
+            self.abort(reason)
+        else:
+            super().close_nowait(reason)
+
+    def cancel_handler(self, reason: str) -> None:
+        if self.is_upgrading:
+            self.abort(reason)
+        else:
+            super().cancel_handler(reason)
+
+    def request_draining(self) -> None:
+        if self.is_upgrading:
+            Carried.request_draining(self)
+        else:
+            super().request_draining()
+
     def _note(self, refused: UpgradeRefused) -> None:
         self._reason = self._reason or refused.reason
         self._forget_upgrade()
         if refused.reason not in QUIET:
-            logger.info(
-                "listener %s: connection %d from %s ends (%s): %s",
-                self._service.name,
+            self._service.log.say(
+                logging.INFO,
+                "connection %d from %s ends (%s): %s",
                 self.id,
                 self.peername,
                 refused.reason,
                 refused.why,
+                connection=self,
+                reason=refused.reason,
             )
 
     def _note_loss(self) -> None:
