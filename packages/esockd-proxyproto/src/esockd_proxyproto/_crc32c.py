@@ -22,7 +22,7 @@ def _one_byte_on(crc: int) -> int:
 
 
 def _tables() -> tuple[list[int], ...]:
-    """For each of a step's bytes, what it leaves in the register when the step is over; the first byte's table first."""
+    """For each of a step's bytes, from the first on: what it leaves in the register when the step is over."""
     last = [_one_byte_on(byte) for byte in range(256)]
     tables = [last]
     for _ in range(_STEP_BYTES - 1):

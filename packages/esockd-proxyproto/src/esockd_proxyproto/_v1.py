@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # 0 to 255 without leading zeros; atomic groups, so that no digit is tried twice.
 _OCTET: Final = rb"(?>1[0-9]{0,2}+|2(?>[0-4][0-9]?+|5[0-5]?+|[6-9]?+)|[3-9][0-9]?+|0)"
 _IPV4: Final = rb"(" + rb"\.".join([_OCTET] * 4) + rb")"
-_IPV6: Final = rb"([0-9A-Fa-f:.]{2,39}+)"  # what inet_ntop writes; and the line cannot get longer than its limit
+_IPV6: Final = rb"([0-9A-Fa-f:.]{2,39}+)"  # 39 hold whatever inet_ntop writes, and the line stays within its limit
 _PORTS: Final = rb" (0|[1-9][0-9]{0,4}+) (0|[1-9][0-9]{0,4}+)\r\n"
 _PROXY, _INET, _INET6, _STREAM = Command.PROXY, Family.INET, Family.INET6, Transport.STREAM
 _match_tcp4: Final = re.compile(rb"PROXY TCP4 " + _IPV4 + rb" " + _IPV4 + _PORTS).match
@@ -29,7 +29,7 @@ def decode_v1(data: bytes, tolerate: Tolerance) -> tuple[ProxyHeader, int]:
         IncompleteHeader: A valid header may still come of it.
         InvalidHeader: None can.
     """
-    if match := _match_tcp6(data):
+    if match := _match_tcp6(data):  # first: the dearer kind is not to pay for the other pattern as well
         family = _INET6
         source_text, destination_text, source_port_text, destination_port_text = match.groups()
         try:
