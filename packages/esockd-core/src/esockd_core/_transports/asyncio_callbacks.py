@@ -20,7 +20,7 @@ class AsyncioCallbackConnection(CalledBack, AsyncioConnection):
     __slots__ = ("_callbacks", "_on_data")
 
     def __init__(self, service: Service, callbacks: CallbackHandler) -> None:
-        super().__init__(service)
+        AsyncioConnection.__init__(self, service)
         self._callbacks = callbacks
         self._on_data = callbacks.data_received
 

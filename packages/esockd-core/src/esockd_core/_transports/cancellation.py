@@ -32,6 +32,6 @@ def is_shielded(task: asyncio.Task[object]) -> bool:
     return scope is not None
 
 
-def is_in_cancel_scope() -> bool:
-    """Whether the current task has entered a cancel scope, so that its cancellation has to be looked for."""
-    return _states is None or ref(current_task()) in _states
+def is_in_cancel_scope(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether the current task of a loop has entered a cancel scope, so that its cancellation has to be looked for."""
+    return _states is None or ref(current_task(loop)) in _states  # asking which loop runs would cost twice as much
