@@ -33,11 +33,14 @@ def handler(request: pytest.FixtureRequest) -> Handler:
     return chosen
 
 
-def connect(listener: Listener, source: str = "127.0.0.1") -> socket.socket:
-    """A client in the kernel's queue, from an address of its own: the loop need not run for that."""
+def connect(listener: Listener, source: str | None = None) -> socket.socket:
+    """A client in the kernel's queue: the loop need not run for that."""
     assert listener.port is not None
-    host = "::1" if ":" in source else "127.0.0.1"
-    client = socket.create_connection((host, listener.port), 5, (source, 0))
+    if source is None:  # binding takes a port that no other connection has: thousands of clients may find none
+        client = socket.create_connection(("127.0.0.1", listener.port), 5)
+    else:
+        host = "::1" if ":" in source else "127.0.0.1"
+        client = socket.create_connection((host, listener.port), 5, (source, 0))
     client.setblocking(False)
     return client
 
