@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("esockd_core")
 
-CHUNK: Final = 256  # connections told something before the event loop gets its turn
+CHUNK: Final = 64  # connections told something before the event loop gets its turn: some milliseconds
 CANCEL_GRACE_S: Final = 1.0  # for a cancelled handler to end, and again for one whose socket was closed under it
 CANCEL_EVERY_S: Final = 0.1  # cancellation is repeated, as in AnyIO: swallowing it once is no way to stay
 

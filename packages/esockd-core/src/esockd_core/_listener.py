@@ -154,16 +154,16 @@ class Listener(Inspected):
 
     async def _keep_house(self) -> None:
         """Look at timeouts and at the event loop's lag, a few times a second."""
-        now = swept_at = anyio.current_time()
+        swept_at = anyio.current_time()
         while True:
             # From now, not from when it was due: a lag holds good until the next look, a tick later.
-            due = now + TICK_S
+            due = anyio.current_time() + TICK_S
             await anyio.sleep_until(due)
             now = anyio.current_time()
             self._admission.loop_lag_s = lag_s = max(0.0, now - due)
             self._service.counters.loop_lags.note(lag_s)
             try:
-                self._service.sweep(now)
+                await self._service.sweep(now)
                 if now - swept_at >= self._service.sweep_all_every_s:
                     swept_at = now
                     await self._service.sweep_all(now)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from esockd_core._upgrade import Upgrades
 
 SWEEP_CHUNK = 1_000  # connections looked at before the event loop gets its turn
+CLOSING_CHUNK = 256  # likewise, of those that cost a system call each
 
 next_id = count(1).__next__
 
@@ -38,6 +39,7 @@ class Service:
 
     __slots__ = (
         "_changed",
+        "_closing_swept_at",
         "_starting",
         "_starting_since",
         "admission",
@@ -97,6 +99,7 @@ class Service:
         self.upgrading = admission.upgrading
         self._starting = 0  # handlers that the event loop will call for the first time, in one of its next passes
         self._starting_since = 0.0
+        self._closing_swept_at = 0.0
         self.turn = anyio.Lock()
         self._changed: anyio.Event | None = None
 
@@ -214,7 +217,7 @@ class Service:
             except Exception as error:  # noqa: BLE001 - of the program
                 self.log.say(logging.ERROR, "the on_event hook failed: %r", error, error=error)
 
-    def sweep(self, now: float) -> None:
+    async def sweep(self, now: float) -> None:
         """Abort the sockets whose peer takes no bytes, or does not finish a close, for too long."""
         self.log.tell_left_out()
         self.upgrading.sweep(now, self.options)
@@ -229,7 +232,17 @@ class Service:
                 self.blocked[connection] = (left, now)
             elif send_timeout_s is not None and now - since >= send_timeout_s:
                 connection.abort(SEND_TIMEOUT)
-        for connection, (unsent, since) in list(self.closing.items()):
+        # These cost a system call each, so they are looked at less often: a timeout is late by an eighth of itself.
+        linger_timeout_s = self.options.linger_timeout
+        shortest_s = linger_timeout_s if send_timeout_s is None else min(linger_timeout_s, send_timeout_s)
+        if now - self._closing_swept_at >= shortest_s / 8:
+            self._closing_swept_at = now
+            await self._sweep_closing(now, linger_timeout_s, send_timeout_s)
+
+    async def _sweep_closing(self, now: float, linger_timeout_s: float, send_timeout_s: float | None) -> None:
+        for position, (connection, (unsent, since)) in enumerate(list(self.closing.items())):
+            if position % CLOSING_CHUNK == CLOSING_CHUNK - 1:
+                await checkpoint()
             if connection not in self.closing:
                 continue
             left = connection.undelivered_bytes()
@@ -237,7 +250,7 @@ class Service:
                 self.closing[connection] = (left, now)
             elif left and send_timeout_s is not None and now - since >= send_timeout_s:
                 connection.abort(SEND_TIMEOUT)
-            elif not left and now - since >= self.options.linger_timeout:
+            elif not left and now - since >= linger_timeout_s:
                 connection.abort_socket()
 
     @property

@@ -45,7 +45,6 @@ class TrioConnection(Carried):
         super().__init__(service)
         self._nursery = nursery
         self._socket = accepted
-        self._scope = trio.CancelScope()
         self._task: trio.lowlevel.Task | None = None
         self._sockname: PeerName | None = None  # of a closed socket, which has no name any more
         self._unsent = bytearray()
@@ -76,6 +75,7 @@ class TrioConnection(Carried):
 
     def _start(self) -> None:
         self._handler_running = True
+        self._scope = trio.CancelScope()  # here and not in the task: it may be cancelled before its first turn
         self.moved_at = trio.current_time()
         self._nursery.start_soon(self._run_handler)
 
