@@ -15,7 +15,7 @@ import anyio
 from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
 from anyio.lowlevel import checkpoint
 
-from esockd_core._connection import ABORTED, NORMAL, RESET, StreamConnection
+from esockd_core._connection import ABORTED, KILLED, NORMAL, RESET, StreamConnection
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -165,6 +165,11 @@ class Carried(StreamConnection):
     def abort_socket(self) -> None:
         """Close the socket at once; the handler finds out at its next call."""
 
+    def kill(self) -> None:
+        """Close the socket at once and cancel the handler, because somebody said so."""
+        self.abort(KILLED)
+        self.cancel_handler(KILLED)
+
     def cancel_handler(self, reason: str) -> None:
         """Cancel the handler; may be called again and again until it has ended."""
         raise NotImplementedError
@@ -210,6 +215,11 @@ class Carried(StreamConnection):
         return self.unsent_bytes() + int.from_bytes(queued, sys.byteorder)
 
     # Looking at it
+
+    @property
+    def is_upgrading(self) -> bool:
+        """Whether no handler has seen it yet: a PROXY header or a TLS handshake comes first."""
+        return False
 
     @abstractmethod
     def handler_stack(self) -> str:

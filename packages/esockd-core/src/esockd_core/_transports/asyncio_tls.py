@@ -261,6 +261,8 @@ async def start_tls(
     layer.begin(unread)
     try:
         refused = await shaken
+        if refused is None:
+            service.upgrading.handshake_done(connection, service.loop.time())
     except BaseException:
         connection.abort()
         raise

@@ -17,6 +17,7 @@ from esockd_core._admission import Admission
 from esockd_core._carried import Carried
 from esockd_core._connection import NORMAL, READ_BYTES, as_bytes, bad_max_bytes
 from esockd_core._handler import CallbackHandler
+from esockd_core._log import ListenerLog
 from esockd_core._options import ListenerOptions
 from esockd_core._service import Service
 from esockd_core._stats import Counters
@@ -48,7 +49,8 @@ class MemoryStream(Carried):
     """The half of a `MemoryConnection` that a handler uses."""
 
     def __init__(self, facts: Facts, chunk_bytes: int, window_bytes: int, options: ListenerOptions) -> None:
-        admission = Admission(ListenerOptions(), AccessList(), Counters(), is_inet=False)
+        admission = Admission(ListenerOptions(), AccessList(), Counters(), ListenerLog("memory"))
+        admission.is_inet = False  # a Unix client has no address
         super().__init__(Service("memory", CallbackHandler(), options, admission, None))
         self._facts = facts
         self.socket_peername = facts.socket_peername
