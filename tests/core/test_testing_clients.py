@@ -30,9 +30,8 @@ MIB = 1 << 20
 
 async def test_a_client_that_resets_in_the_queue_is_counted_as_gone_early(handler: Handler) -> None:
     async with open_listener("echo", "127.0.0.1:0", handler) as listener:
-        assert listener.port is not None
         await listener.suspend()  # a listener in another process would be as slow
-        connect_and_reset(("127.0.0.1", listener.port))
+        connect_and_reset(listener.addresses[0])
         await listener.resume()
         with connect(listener) as client:
             assert await answer(client) == b"hello"
@@ -45,19 +44,15 @@ async def test_a_deaf_client_soon_stops_a_handler_that_sends() -> None:
             await connection.send(bytes(MIB))
 
     async with open_listener("pour", "127.0.0.1:0", pour, send_timeout=0.2) as listener:
-        assert listener.port is not None
-        with connect_deaf(("127.0.0.1", listener.port)):
+        with connect_deaf(listener.addresses[0]):
             await until(lambda: listener.stats().shutdown_counts != {})
-        assert listener.stats().shutdown_counts == {"reset": 1} or listener.stats().shutdown_counts == {
-            "send_timeout": 1
-        }
+        assert listener.stats().shutdown_counts == {"send_timeout": 1}
         assert listener.stats().bytes_out < 16 * MIB
 
 
 async def test_silent_clients_take_the_room_of_others_until_they_leave(handler: Handler) -> None:
     async with open_listener("echo", "127.0.0.1:0", handler, max_connections=5) as listener:
-        assert listener.port is not None
-        with silent_clients(("127.0.0.1", listener.port), 7) as clients:
+        with silent_clients(listener.addresses[0], 7) as clients:
             await until(lambda: listener.stats().closed_max_limit == 2)
             assert len(clients) == 7
         await until(lambda: listener.stats().current_connections == 0)
@@ -101,15 +96,16 @@ async def test_bytes_that_come_one_by_one_are_received_one_by_one_in_memory() ->
 
 async def test_ipv6_and_unix_addresses_are_connected_to_as_well(tmp_path: Path) -> None:
     async with open_listener("six", "[::1]:0", echo) as listener:
-        assert listener.port is not None
-        with silent_clients(("::1", listener.port), 1) as (client,):
+        with silent_clients(listener.addresses[0], 1) as (client,):
             assert client.family == socket.AF_INET6
             assert await answer(client) == b"hello"
-    async with open_listener("unix", f"unix:{tmp_path / 'sock'}", echo):
-        with silent_clients(str(tmp_path / "sock"), 1) as (client,):
-            assert await answer(client) == b"hello"
+    for unix in (tmp_path / "sock", f"unix:@{tmp_path}"):
+        async with open_listener("unix", unix, echo) as listener:
+            for address in (unix, listener.addresses[0]):
+                with silent_clients(address, 1) as (client,):
+                    assert await answer(client) == b"hello"
 
 
 def test_a_client_that_cannot_connect_leaves_no_socket_behind(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):  # an unclosed socket would be a ResourceWarning, which is an error here
-        connect_deaf(str(tmp_path / "nobody"))
+        connect_deaf(tmp_path / "nobody")

@@ -457,8 +457,9 @@ async def test_a_peer_that_takes_nothing_is_closed_after_the_send_timeout(connec
     async def handle(connection: StreamConnection) -> None:
         await notes.error_of(connection.send(bytes(MORE_THAN_KERNELS_HOLD)))
 
-    async with connect(handle, send_timeout=0.2):
+    async with connect(handle, send_timeout=0.2) as link:
         await notes.until("BrokenResourceError")
+    assert link.reason == "send_timeout"
 
 
 # Coroutine handlers: ends

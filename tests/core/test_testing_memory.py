@@ -306,6 +306,14 @@ async def test_a_client_sees_a_reset_when_its_bytes_were_not_read_and_an_end_whe
         await connection.peer.send(b"too late")
 
 
+async def test_a_reset_that_comes_after_the_end_changes_nothing() -> None:
+    connection = memory_connection()
+    connection.abort()
+    connection.peer.reset()
+    with pytest.raises(anyio.ClosedResourceError):
+        await connection.receive()
+
+
 async def test_an_abort_throws_away_what_the_peer_had_not_taken() -> None:
     connection = memory_connection(window_bytes=3)
     await connection.send(b"abcdef")

@@ -49,6 +49,6 @@ async def a_flaky_socket_is_an_address() -> None:
 
 
 def clients_are_plain_sockets() -> None:
-    assert_type(connect_deaf("/run/echo"), socket.socket)
+    assert_type(connect_deaf("unix:/run/echo"), socket.socket)
     with silent_clients(("127.0.0.1", 5000), 3) as clients:
         assert_type(clients, list[socket.socket])

@@ -9,19 +9,23 @@ from __future__ import annotations
 import socket
 import struct
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import anyio
 from anyio.abc import SocketAttribute
 from anyio.lowlevel import checkpoint
 
+from esockd_core._address import parse_address
+from esockd_core._unix_socket import kernel_address
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from anyio.abc import ByteSendStream, ByteStream, SocketStream
 
-ListenerAddress: TypeAlias = tuple[str, int] | str
-"""(host, port), or the path of a Unix socket."""
+ListenerAddress: TypeAlias = str | int | tuple[str, int] | Path
+"""Any form that `parse_address` reads and a client can reach, such as an item of `listener.addresses`."""
 
 RESET_AT_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER with timeout 0, socket(7)
 
@@ -74,13 +78,18 @@ async def exchange(client: ByteStream, request: bytes) -> bytes:
 
 
 def _connect(address: ListenerAddress, receive_buffer_bytes: int | None = None) -> socket.socket:
-    internet = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    family = socket.AF_UNIX if isinstance(address, str) else internet
+    place = parse_address(address)
+    where: str | bytes | tuple[str, int]
+    if place.path is None:
+        where = (place.host or "127.0.0.1", place.port or 0)
+        family = socket.AF_INET6 if ":" in where[0] else socket.AF_INET
+    else:
+        where, family = kernel_address(place.path), socket.AF_UNIX
     with ExitStack() as stack:
         client = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
         if receive_buffer_bytes is not None:  # before it connects, or TCP has offered a larger window already
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
-        client.connect(address)
+        client.connect(where)
         client.setblocking(False)
         stack.pop_all()
     return client
