@@ -95,6 +95,12 @@ class Notes(list[str]):
             await anyio.sleep(0.005)
 
 
+async def settle() -> None:
+    """Let every task come to where it waits: `anyio.wait_all_tasks_blocked` may find none of a listener at rest."""
+    for _ in range(20):
+        await checkpoint()
+
+
 async def echo(connection: StreamConnection) -> None:
     async for data in connection:
         await connection.send(data)
@@ -248,7 +254,7 @@ async def test_one_task_receives_at_a_time(connect: Connect) -> None:
     async def handle(connection: StreamConnection) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(notes.error_of, connection.receive())
-            await anyio.wait_all_tasks_blocked()
+            await settle()
             await notes.error_of(connection.receive())
             await connection.send(b"!")
 
@@ -309,7 +315,7 @@ async def test_a_waiting_receive_ends_when_another_task_closes(connect: Connect)
     async def handle(connection: StreamConnection) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(notes.error_of, connection.receive())
-            await anyio.wait_all_tasks_blocked()
+            await settle()
             await connection.aclose()
             await connection.aclose()
         await notes.error_of(connection.receive())
@@ -513,7 +519,7 @@ async def test_a_handler_is_told_of_a_drain(connect: Connect) -> None:
         await connection.send(b"goodbye")
 
     async with connect(handle) as link:
-        await anyio.wait_all_tasks_blocked()
+        await settle()
         while not link.connections():  # noqa: ASYNC110
             await anyio.sleep(0.005)
         link.connections()[0].request_draining()
@@ -720,8 +726,7 @@ async def test_a_callback_can_hold_data_back(connect: Connect) -> None:
         await link.peer.send(b"one")
         await recorder.notes.until("data b'one'")
         await link.peer.send(b"two")
-        await anyio.wait_all_tasks_blocked()
-        await checkpoint()
+        await settle()
         assert recorder.notes.has("made", "data b'one'")
         assert recorder.connection is not None
         recorder.connection.resume_reading()

@@ -182,10 +182,11 @@ async def test_an_error_beside_a_cancellation_is_the_handlers() -> None:
 
 
 async def test_a_handler_that_stays_is_given_up_on_as_stuck() -> None:
-    release = anyio.Event()
+    began, release = anyio.Event(), anyio.Event()
 
     async def stay(connection: StreamConnection) -> None:
-        with anyio.CancelScope(shield=True):
+        began.set()
+        with anyio.CancelScope(shield=True), anyio.move_on_after(20):
             await release.wait()
 
     connection = memory_connection(options=ListenerOptions(shutdown_timeout=0))
@@ -194,7 +195,7 @@ async def test_a_handler_that_stays_is_given_up_on_as_stuck() -> None:
 
             async def play() -> None:
                 async with connection.served_by(stay):
-                    await anyio.wait_all_tasks_blocked()
+                    await began.wait()
 
             tasks.start_soon(play)
             while connection.reason is None:  # noqa: ASYNC110

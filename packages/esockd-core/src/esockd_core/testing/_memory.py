@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 CLIENT: Final = ("127.0.0.1", 50_000)
 LISTENER: Final = ("127.0.0.1", 5_000)
 
-# Not in step with the 0.1 s between two looks of `anyio.wait_all_tasks_blocked` on asyncio, which would never return.
+# Not in step with the 0.1 s between two looks of `anyio.wait_all_tasks_blocked` on asyncio, which may never return.
 LOOK_EVERY_S: Final = 0.03
 
 
