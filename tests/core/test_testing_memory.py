@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import anyio
@@ -25,6 +27,16 @@ KIB = 1024
 async def upper(connection: StreamConnection) -> None:
     async for data in connection:
         await connection.send(data.upper())
+
+
+def test_it_costs_nothing_unless_it_is_imported_and_needs_no_test_framework() -> None:
+    program = """
+import sys, esockd_core
+assert "esockd_core.testing" not in sys.modules
+import esockd_core.testing
+assert sys.modules.keys().isdisjoint({"pytest", "trio", "unittest", "uvloop"})
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=50)
 
 
 # Without a block
