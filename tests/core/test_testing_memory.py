@@ -64,6 +64,16 @@ async def test_a_function_that_takes_a_connection_can_be_called_directly() -> No
     assert str(connection.reason) == "normal"
 
 
+def test_a_connection_can_be_made_before_an_event_loop_runs() -> None:
+    connection = memory_connection()
+
+    async def main() -> str:
+        await connection.peer.send_eof()
+        return await connection.serve(upper)
+
+    assert trio.run(main) == "normal"
+
+
 async def test_a_connection_is_served_once() -> None:
     connection = memory_connection()
     await connection.peer.aclose()
