@@ -349,6 +349,40 @@ async def test_what_came_before_a_reset_is_received_and_then_the_reset_is_told(c
     assert link.reason == "normal"
 
 
+async def test_what_came_before_a_reset_can_be_received_after_it(connect: Connect) -> None:
+    notes, gate = Notes(), anyio.Event()
+
+    async def handle(connection: StreamConnection) -> None:
+        await connection.receive(1)
+        await gate.wait()
+        await notes.error_of(connection.receive())
+        await notes.error_of(connection.receive())
+
+    async with connect(handle) as link:
+        await link.peer.send(b"1")
+        await link.peer.send(b"last words")
+        await settle()
+        await link.reset()
+        await settle()
+        gate.set()
+        await notes.until("BrokenResourceError")
+    assert notes.has("b'last words'", "BrokenResourceError")
+
+
+async def test_what_was_not_received_before_closing_is_not_received_after(connect: Connect) -> None:
+    notes = Notes()
+
+    async def handle(connection: StreamConnection) -> None:
+        await connection.receive(1)
+        connection.close_nowait()
+        await notes.error_of(connection.receive())
+
+    async with connect(handle) as link:
+        await link.peer.send(b"abc")
+        assert await link.receive_all() == b""
+    assert notes.has("ClosedResourceError")
+
+
 async def test_who_sends_to_a_client_that_left_is_told_at_the_second_try_at_the_latest(connect: Connect) -> None:
     notes = Notes()
 
@@ -385,6 +419,18 @@ async def test_send_waits_for_a_peer_that_does_not_read(connect: Connect) -> Non
         assert not notes
         assert await link.receive_all() == bytes(MORE_THAN_KERNELS_HOLD) + b"end"
     assert link.reason == "normal"
+
+
+async def test_a_send_behind_a_cancelled_one_waits_before_it_takes_its_bytes(connect: Connect) -> None:
+    async def handle(connection: StreamConnection) -> None:
+        for data in (bytes(MORE_THAN_KERNELS_HOLD), b"never"):
+            with anyio.move_on_after(0.05):
+                await connection.send(data)
+        await connection.send(b"end")
+
+    async with connect(handle) as link:
+        await anyio.sleep(0.2)
+        assert await link.receive_all() == bytes(MORE_THAN_KERNELS_HOLD) + b"end"
 
 
 async def test_send_nowait_takes_all_or_nothing(connect: Connect) -> None:
