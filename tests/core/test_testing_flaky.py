@@ -47,7 +47,7 @@ async def test_a_fault_stays_until_it_is_taken_away() -> None:
 async def test_a_fault_for_good_closes_the_listener_with_its_error() -> None:
     with FlakySocket({2: errno.EINVAL}) as sock:
         with pytest.raises(OSError, match="Invalid argument"), anyio.fail_after(10):  # noqa: PT012
-            async with open_listener("echo", sock, echo, linger_timeout=0) as listener:
+            async with open_listener("echo", sock, echo, linger_timeout=0, shutdown_timeout=0.1) as listener:
                 with connect(listener), connect(listener):
                     await anyio.sleep_forever()
         assert listener.state == "closed"

@@ -247,15 +247,15 @@ async def test_sending_waits_above_window_and_buffer_to_the_exact_byte(window_by
     async def pour(connection: StreamConnection) -> None:
         nonlocal sent
         while True:
-            await connection.send(b"xx")
-            sent += 2
+            await connection.send(bytes(64))
+            sent += 64
 
     async with memory_connection(window_bytes=window_bytes).served_by(pour) as peer:
         await anyio.wait_all_tasks_blocked()
         assert sent == expected
-        assert len(await peer.receive(4)) == 4
+        assert len(await peer.receive(128)) == 128
         await anyio.wait_all_tasks_blocked()
-        assert sent == expected + 4
+        assert sent == expected + 128
 
 
 async def test_send_nowait_raises_above_the_limit_to_the_exact_byte() -> None:
