@@ -92,7 +92,7 @@ class ServedInMemory(MemoryStream, MemoryConnection):
             with anyio.move_on_after(LOOK_EVERY_S if is_bounded else service.sweep_all_every_s):
                 await self._wire.wait()
             now = anyio.current_time()
-            service.sweep(now)
+            await service.sweep(now)
             await service.sweep_all(now)
 
     async def _run_coroutine(self, handler: CoroutineHandler) -> str:
