@@ -29,6 +29,7 @@ Loop = Literal["auto", "asyncio", "uvloop", "trio"]
 # What comes after a listener's own shutdown_timeout: a second for cancelled handlers, another for those whose socket
 # was closed under them, and time for the loop to tell many of them.
 FORCE_AFTER_S: Final = 4.0
+SUMMARY_S: Final = 1.0  # for a summary that another thread is writing, perhaps to somebody who does not read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +83,8 @@ class Run:
         self._output = output
         self._listeners: list[Listener] = []
         self._started_at = time.monotonic()
-        self._is_summed_up = threading.Lock()
+        self._summing_up = threading.Lock()
+        self._is_summed_up = False
         self._force_timer: threading.Timer | None = None
         self._stop = StopRequests(self._stop_requested)
 
@@ -164,8 +166,16 @@ class Run:
         )
 
     def _sum_up(self) -> None:
-        if not self._is_summed_up.acquire(blocking=False):
+        if not self._summing_up.acquire(timeout=SUMMARY_S):
             return
+        try:
+            if not self._is_summed_up:
+                self._is_summed_up = True
+                self._tell_summary()
+        finally:
+            self._summing_up.release()
+
+    def _tell_summary(self) -> None:
         summaries = [summarize(listener.name, str(listener.address), listener.stats()) for listener in self._listeners]
         self._output.data(
             None,
@@ -196,9 +206,11 @@ class Run:
         timer.start()
 
     def _force(self) -> None:
-        self._output.note("the listeners do not end in time; leaving without them")
-        self._sum_up()
-        _leave(ExitCode.FAILED)
+        try:
+            self._output.note("the listeners do not end in time; leaving without them")
+            self._sum_up()
+        finally:  # counters that change while another thread reads them may be unreadable for once
+            _leave(ExitCode.FAILED)
 
 
 def _leave(status: ExitCode) -> NoReturn:

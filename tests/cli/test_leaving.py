@@ -1,0 +1,68 @@
+"""Leaving in the end, whatever the thread of the event loop is in the midst of."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from esockd_cli._output import Output
+from esockd_cli._run import Run
+from esockd_core import Listener
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from esockd_core import Stats, StreamConnection
+
+
+class Left(BaseException):
+    """The process would have ended here."""
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """A run whose time is over."""
+
+    def leave(status: int) -> None:
+        raise Left(status)
+
+    async def handle(_: StreamConnection) -> None: ...
+
+    monkeypatch.setattr(os, "_exit", leave)
+    run = Run([], "asyncio", Output())
+    run._listeners.append(Listener("echo", "127.0.0.1:0", handle))
+    yield run
+    run._stop.__exit__(None, None, None)
+
+
+def test_it_leaves_though_its_counters_cannot_be_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stats(_: Listener) -> Stats:
+        raise RuntimeError("dictionary changed size during iteration")
+
+    monkeypatch.setattr(Listener, "stats", stats)
+    with pytest.raises(Left):
+        run._force()
+
+
+def test_it_lets_the_other_thread_finish_the_summary(run: Run, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_reading, may_go_on = threading.Event(), threading.Event()
+    stats_of = Listener.stats
+
+    def stats(listener: Listener) -> Stats:
+        is_reading.set()
+        assert may_go_on.wait(10)
+        return stats_of(listener)
+
+    monkeypatch.setattr(Listener, "stats", stats)
+    monkeypatch.setattr("esockd_cli._run.SUMMARY_S", 20.0)
+    other = threading.Thread(target=run._sum_up)
+    other.start()
+    assert is_reading.wait(10)
+    threading.Timer(0.05, may_go_on.set).start()
+    with pytest.raises(Left):
+        run._force()
+    other.join(10)
+    assert "0 accepted" in capsys.readouterr().err
