@@ -193,6 +193,14 @@ def test_the_comparison_prints_a_row_for_each_server_and_records_every_round(tmp
     assert "vs raw, same loop" in results["streams, asyncio"]["ratios"]
 
 
+@pytest.mark.parametrize("row", ["heeding, asyncio", "deaf, trio", "callback, uvloop"])
+def test_the_drain_benchmark_tells_how_each_handler_ended(row: str) -> None:
+    command = [sys.executable, str(BENCHMARKS / "drain.py"), "--connections", "50", "--rounds", "1", "--only", row]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(rf"^\| {row} +\| +[\d.]+ \|( +\d+ \(\d+-\d+\) \|){{2}}$", done.stdout, re.MULTILINE)
+
+
 @pytest.mark.usefixtures("load")
 def test_a_server_that_does_not_start_stops_the_comparison_with_its_last_words() -> None:
     done = compare("--mode", "echo", "--only", "^mine$", "--also", f"mine={sys.executable} -c 'import nothing_of_it'")
