@@ -232,23 +232,24 @@ class Service:
                 self.blocked[connection] = (left, now)
             elif send_timeout_s is not None and now - since >= send_timeout_s:
                 connection.abort(SEND_TIMEOUT)
-        # These cost a system call each, so they are looked at less often: a timeout is late by an eighth of itself.
-        linger_timeout_s = self.options.linger_timeout
-        shortest_s = linger_timeout_s if send_timeout_s is None else min(linger_timeout_s, send_timeout_s)
-        if now - self._closing_swept_at >= shortest_s / 8:
+        # These cost a system call each, so they are looked at less often, and not while most are about to end anyway: a
+        # timeout is late by an eighth of itself.
+        timeouts_s = (self.options.linger_timeout, math.inf if send_timeout_s is None else send_timeout_s)
+        every_s = min(timeouts_s) / 8
+        if now - self._closing_swept_at >= every_s:
             self._closing_swept_at = now
-            await self._sweep_closing(now, linger_timeout_s, send_timeout_s)
+            await self._sweep_closing(now, every_s, *timeouts_s)
 
-    async def _sweep_closing(self, now: float, linger_timeout_s: float, send_timeout_s: float | None) -> None:
+    async def _sweep_closing(self, now: float, every_s: float, linger_timeout_s: float, send_timeout_s: float) -> None:
         for position, (connection, (unsent, since)) in enumerate(list(self.closing.items())):
             if position % CLOSING_CHUNK == CLOSING_CHUNK - 1:
                 await checkpoint()
-            if connection not in self.closing:
+            if now - since < every_s or connection not in self.closing:
                 continue
             left = connection.undelivered_bytes()
             if left != unsent:
                 self.closing[connection] = (left, now)
-            elif left and send_timeout_s is not None and now - since >= send_timeout_s:
+            elif left and now - since >= send_timeout_s:
                 connection.abort(SEND_TIMEOUT)
             elif not left and now - since >= linger_timeout_s:
                 connection.abort_socket()
