@@ -26,6 +26,7 @@ from esockd_core._stats import Refusal, Refused, Stats
 from esockd_core._tcp_options import TcpOptions
 from esockd_core._tls_options import TlsCertificate, TlsOptions
 from esockd_core._unix_socket import UnixOptions
+from esockd_core._upstream_tls import UpstreamTlsOptions
 
 __all__ = [
     "Acceptor",
@@ -60,6 +61,7 @@ __all__ = [
     "TlsOptions",
     "UnixOptions",
     "UnknownListener",
+    "UpstreamTlsOptions",
     "open_listener",
     "parse_address",
     "plan_options",

@@ -243,6 +243,11 @@ class TrioConnection(Carried):
             self._service.blocked.pop(self, None)
             self._wake_senders()
 
+    async def _wait_flushed(self) -> None:
+        while self._flushing and not self._lost:
+            self._flushed = self._flushed or trio.Event()
+            await self._flushed.wait()
+
     def _wake_senders(self) -> None:
         if self._flushed is not None:
             self._flushed.set()
@@ -274,9 +279,7 @@ class TrioConnection(Carried):
             raise BusyResourceError("receiving from")
         self._receiving = True
         try:
-            while self._flushing and not self._lost:  # what was sent in the clear
-                self._flushed = self._flushed or trio.Event()
-                await self._flushed.wait()
+            await self._wait_flushed()  # what was sent in the clear
             self._socket = await start_tls(self, self._socket, options.context, received, self._service)
             self._may_be_readable = True
         finally:

@@ -1,0 +1,156 @@
+"""Where a forwarder forwards to: its upstreams in order, and those that failed lately behind the others."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+
+import anyio
+
+from esockd_core._address import Address, is_ip_address, parse_address
+from esockd_core._errors import InvalidAddress, InvalidOption
+from esockd_core._tls import TlsEngine
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Sequence
+
+    from esockd_core._upstream_tls import UpstreamTlsOptions
+
+logger = logging.getLogger("esockd_core")
+
+RETRY_AFTER_S: Final = 1.0  # how long an upstream that failed stands behind the others
+LOG_EVERY_S: Final = 10.0
+FORMS: Final = '"host:6379", "[::1]:6379", 6379 for this machine, or "unix:/path", each after "tls://" if wanted'
+
+CLOSED_AT_ONCE: Final = "it closed the connection at once"
+
+Place: TypeAlias = tuple[int, Any]
+"""An address family and an address of it, as connect(2) takes it."""
+
+
+class UpstreamRefused(Exception):  # noqa: N818 (it is a verdict)
+    """An upstream that can be reached does not serve: its TLS failed."""
+
+
+def connect_unix(path: str) -> socket.socket:
+    """Connect to a Unix socket, which takes the connection at once or not at all.
+
+    Raises:
+        OSError: It does not.
+    """
+    connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        connected.connect(path)
+    except BaseException:
+        connected.close()
+        raise
+    return connected
+
+
+def parse_upstream(value: object) -> Address:
+    """Read where to forward to.
+
+    Raises:
+        InvalidOption: It is no address, or none that can be connected to.
+    """
+    if isinstance(value, str) and value.rpartition("//")[2].startswith(":"):
+        raise InvalidOption(f'bad upstream "{value}": the host is missing. Use {FORMS}.')
+    try:
+        address = parse_address(value)
+    except InvalidAddress as error:
+        raise InvalidOption(str(error).replace("bad address", "bad upstream", 1)) from error
+    if address.kind not in ("host", "loopback", "unix") or address.is_datagram or address.port == 0:
+        raise InvalidOption(f'bad upstream "{address}": nothing can connect to it. Use {FORMS}.')
+    return address
+
+
+class Upstream:
+    """One upstream, and how it did lately.
+
+    Attributes:
+        address: Where it is.
+        context: What to speak TLS with, None for none.
+        server_name: The name that its certificate is to have.
+    """
+
+    def __init__(self, address: Address, tls: UpstreamTlsOptions | None) -> None:
+        self.address = address
+        self.context: ssl.SSLContext | None = None
+        self.server_name: str | None = None
+        if tls is not None and address.is_encrypted:
+            self.context = tls.context
+            self.server_name = tls.server_name or (address.host if address.kind != "loopback" else "localhost")
+            if self.server_name is None and tls.verify:
+                raise InvalidOption(f"{address}: whose certificate is it to have? Give server_name, or verify=False.")
+            try:
+                TlsEngine(self.context, self.server_name)
+            except ValueError as error:
+                raise InvalidOption(f"server_name {self.server_name!r} is none: {error}") from error
+        self.is_failing = False
+        self.retry_at = 0.0
+        self._logged_at = 0.0
+        self._unlogged = 0
+
+    async def places(self) -> Sequence[Place]:
+        """Every address of its name, in the resolver's order.
+
+        Raises:
+            OSError: The name has none, or no server of names can be asked.
+        """
+        address = self.address
+        if address.kind == "unix":
+            path = cast("str", address.path)
+            return ((socket.AF_UNIX, "\0" + path[1:] if path.startswith("@") else path),)
+        if address.kind == "loopback":
+            return ((socket.AF_INET, ("127.0.0.1", address.port)), (socket.AF_INET6, ("::1", address.port)))
+        host = cast("str", address.host)
+        if is_ip_address(host):  # asks nobody, and takes no thread
+            numeric = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+            return [(family, place) for family, _, _, _, place in numeric]
+        found = await anyio.getaddrinfo(host, address.port, type=socket.SOCK_STREAM)
+        return [(family, place) for family, _, _, _, place in found]
+
+    def failed(self, listener: str, why: str) -> None:
+        """Remember a failure for a while, and log it once in ten seconds."""
+        now = time.monotonic()
+        if not self.is_failing or now - self._logged_at >= LOG_EVERY_S:
+            more = f" (and {self._unlogged} times more since the last such line)" if self._unlogged else ""
+            logger.warning("listener %s: upstream %s failed: %s%s", listener, self.address, why, more)
+            self._logged_at = now
+            self._unlogged = 0
+        else:
+            self._unlogged += 1
+        self.is_failing = True
+        self.retry_at = now + RETRY_AFTER_S
+
+    def worked(self, listener: str) -> None:
+        """Forget the failures."""
+        if self.is_failing:
+            self.is_failing = False
+            self._unlogged = 0
+            logger.info("listener %s: upstream %s works again", listener, self.address)
+
+
+class Upstreams:
+    """The upstreams of one forwarder."""
+
+    def __init__(self, upstreams: Sequence[Upstream], connect_timeout_s: float) -> None:
+        self._upstreams = tuple(upstreams)
+        self._connect_timeout_s = connect_timeout_s
+
+    def in_order(self) -> Sequence[Upstream]:
+        """Which to try, one after the other.
+
+        Those that failed within the last second come last: no client waits for them while another may serve it. After
+        that second one client tries again, and until it knows more the others go on without.
+        """
+        if not any(upstream.is_failing for upstream in self._upstreams):
+            return self._upstreams
+        now = time.monotonic()
+        order = sorted(self._upstreams, key=lambda upstream: upstream.is_failing and now < upstream.retry_at)
+        if order[0].is_failing:
+            order[0].retry_at = now + self._connect_timeout_s
+        return order
