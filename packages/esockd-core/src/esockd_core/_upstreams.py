@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import anyio
 
+from esockd_core._address import FORMS as ADDRESS_FORMS
 from esockd_core._address import Address, is_ip_address, parse_address
 from esockd_core._errors import InvalidAddress, InvalidOption
 from esockd_core._tls import TlsEngine
@@ -61,7 +62,8 @@ def parse_upstream(value: object) -> Address:
     try:
         address = parse_address(value)
     except InvalidAddress as error:
-        raise InvalidOption(str(error).replace("bad address", "bad upstream", 1)) from error
+        text = str(error).replace("bad address", "bad upstream", 1).replace(ADDRESS_FORMS, FORMS)
+        raise InvalidOption(text) from error
     if address.kind not in ("host", "loopback", "unix") or address.is_datagram or address.port == 0:
         raise InvalidOption(f'bad upstream "{address}": nothing can connect to it. Use {FORMS}.')
     return address
