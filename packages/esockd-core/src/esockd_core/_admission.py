@@ -12,18 +12,16 @@ from typing import TYPE_CHECKING, Protocol
 
 from esockd_core._stats import Counters, Refusal, Refused
 from esockd_core._upgrade import SOURCE_FORBIDDEN, SOURCE_MAX_LIMIT, SOURCE_RATE_LIMITED, InUpgrade, UpgradeRefused
-from esockd_ratelimit import source_key
+from esockd_ratelimit import TokenBucket, source_key
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
     from esockd_cidr import AccessList
     from esockd_core._carried import Carried
+    from esockd_core._log import ListenerLog
     from esockd_core._options import ListenerOptions, PeerName
     from esockd_core._upgrade import Upgraded
-
-
-logger = logging.getLogger("esockd_core")
 
 
 class Allows(Protocol):
@@ -51,22 +49,25 @@ class Admission:
     It holds the room that connections take: each admission takes one place, `release` gives it back.
 
     Attributes:
+        is_inet: Whether every peer that is still there has an address.
         access: The live access rules.
         trusted: The upstreams whose PROXY headers count; None where no header is looked for.
-        judges_source: Whether the access rules judge who a PROXY header names.
+        judges_peer: Whether the access rules judge the socket's peer.
+        judges_source: Whether they judge who a PROXY header names.
     """
 
     __slots__ = (
         "_has_load_checks",
         "_has_source_limits",
-        "_options",
         "_peer_access",
         "access",
         "counters",
         "is_inet",
+        "judges_peer",
         "judges_source",
         "limiter",
         "load_hook",
+        "log",
         "loop_lag_s",
         "max_connections",
         "max_in_upgrade",
@@ -74,36 +75,37 @@ class Admission:
         "max_per_source",
         "open_by_source",
         "open_count",
+        "options",
         "source_limiter",
         "trusted",
         "upgrading",
     )
 
-    def __init__(self, options: ListenerOptions, access: AccessList, counters: Counters, *, is_inet: bool) -> None:
+    def __init__(self, options: ListenerOptions, access: AccessList, counters: Counters, log: ListenerLog) -> None:
         self.counters = counters
-        self.is_inet = is_inet
+        self.log = log
+        self.is_inet = True
         self.open_count = 0
         self.open_by_source: dict[Hashable, int] = {}
         self.loop_lag_s = 0.0
         self.access = access
-        self.upgrading = InUpgrade()
-        self._options: ListenerOptions | None = None
+        self.upgrading = InUpgrade(counters.handshakes)
+        self.limiter = options.connection_limiter()
+        self.source_limiter = options.source_limiter()
+        self.options = options
         self.configure(options)
 
     def configure(self, options: ListenerOptions, connections: Iterable[Carried] = ()) -> None:
         """Take over the limits of these options; what is open stays open, whatever the new limits are.
 
         Args:
-            options: Valid ones. A bucket whose rate stays the same keeps its tokens.
+            options: Valid ones. A bucket keeps its tokens, as far as its new burst holds them.
             connections: The open ones, which count for the limits of their sources.
         """
-        old, self._options = self._options, options
+        old, self.options = self.options, options
         self.max_connections = options.max_connections
         self.max_per_source = options.max_connections_per_source
-        if old is None or (old.max_conn_rate, old.limiter) != (options.max_conn_rate, options.limiter):
-            self.limiter = options.connection_limiter()
-        if old is None or old.max_conn_rate_per_source != options.max_conn_rate_per_source:
-            self.source_limiter = options.source_limiter()
+        self._adjust_buckets(old)
         self.max_loop_lag_s = options.max_loop_lag
         self.load_hook = options.load_hook
         has_upgrades = options.tls is not None or options.proxy_policy() is not None
@@ -111,13 +113,12 @@ class Admission:
         self._has_load_checks = (self.max_loop_lag_s, self.load_hook, self.max_in_upgrade) != (None, None, None)
         self._peer_access: Allows = self.access
         self.trusted: AccessList | None = None
-        self.judges_source = False
+        self.judges_peer, self.judges_source = True, False
         if options.proxy_policy() is not None:
             self.trusted = options.trusted_list()
+            self.judges_peer = options.access_rules_on != "source"
             self.judges_source = options.access_rules_on != "peer"
-            self._peer_access = (
-                self.trusted if options.access_rules_on == "source" else BothOf(self.trusted, self.access)
-            )
+            self._peer_access = BothOf(self.trusted, self.access) if self.judges_peer else self.trusted
         # With a PROXY header these wait for the source: see `admit_source`.
         has_limits = self.max_per_source is not None or self.source_limiter is not None
         self._has_source_limits = has_limits and self.trusted is None
@@ -125,6 +126,22 @@ class Admission:
             for connection in connections:
                 if connection.counted_source is None:
                     self._count_source(connection, source_key(host_of(connection.peername)))
+
+    def _adjust_buckets(self, old: ListenerOptions) -> None:
+        options = self.options
+        if (old.max_conn_rate, old.limiter) != (options.max_conn_rate, options.limiter):
+            fresh = options.connection_limiter()
+            is_ours = old.limiter is None and options.limiter is None
+            if is_ours and isinstance(self.limiter, TokenBucket) and isinstance(fresh, TokenBucket):
+                self.limiter.reconfigure(fresh.rate)
+            else:
+                self.limiter = fresh
+        if old.max_conn_rate_per_source != options.max_conn_rate_per_source:
+            fresh_buckets = options.source_limiter()
+            if self.source_limiter is not None and fresh_buckets is not None:
+                self.source_limiter.reconfigure(fresh_buckets.rate)
+            else:
+                self.source_limiter = fresh_buckets
 
     def admits(self, connection: Carried) -> bool:
         """Judge a connection's peer, take its place and count it, or count its refusal."""
@@ -137,8 +154,8 @@ class Admission:
         try:
             if not self._has_leave(peer, host):
                 return False
-        except Exception as error:  # of the program's own limiter or hook
-            logger.exception("admission of %s failed", peer)
+        except Exception as error:  # noqa: BLE001 - of the program's own limiter or hook
+            self.log.say(logging.ERROR, "admission of %s failed: %r", peer, error, peer=peer, error=error)
             return self._refuse(peer, Refused.OTHER, f"admission failed: {error!r}")
         self.counters.accepted += 1
         self.open_count += 1
@@ -170,7 +187,7 @@ class Admission:
         host = host_of(connection.peername)
         self.counters.sources.count(host)
         if self.judges_source and not self.access.allows(host):
-            raise UpgradeRefused(SOURCE_FORBIDDEN, self.why_denied(host))
+            raise UpgradeRefused(SOURCE_FORBIDDEN, self.why(host))
         if source_limit := self._source_limit(host):
             stage, why = source_limit
             raise UpgradeRefused(SOURCE_MAX_LIMIT if stage is Refused.MAX_LIMIT else SOURCE_RATE_LIMITED, why)
@@ -185,9 +202,24 @@ class Admission:
         """Seconds until the common bucket has a token; 0 where a program's own limiter fails to say."""
         try:
             return 0.0 if self.limiter is None else float(self.limiter.wait_time())
-        except Exception:
-            logger.exception("the limiter failed to say how long to wait; taking the next client")
+        except Exception as error:  # noqa: BLE001 - of the program
+            self.log.say(
+                logging.ERROR,
+                "the limiter fails to say how long to wait; taking the next client: %r",
+                error,
+                error=error,
+            )
             return 0.0
+
+    @property
+    def waits_for_room(self) -> bool:
+        """Whether clients are left in the kernel's queue while there is no room."""
+        return self.options.when_full == "backlog"
+
+    @property
+    def waits_for_token(self) -> bool:
+        """Whether clients are left in the kernel's queue while the common bucket is empty."""
+        return self.options.when_limited == "backlog"
 
     def has_room(self) -> bool:
         """Whether one more connection would find a place."""
@@ -208,9 +240,9 @@ class Admission:
         """Why a socket's peer may not come in, in words."""
         if self.trusted is not None and not self.trusted.allows(host):
             return "it is no trusted upstream"
-        return self.why_denied(host)
+        return self.why(host)
 
-    def why_denied(self, host: str) -> str:
+    def why(self, host: str) -> str:
         """The access rule that decides about this host, in words."""
         match = self.access.match(host)
         return "no access rule matches" if match is None else f"access rule {match.index}: {match.rule}"

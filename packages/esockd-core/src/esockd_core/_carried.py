@@ -15,7 +15,7 @@ import anyio
 from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
 from anyio.lowlevel import checkpoint
 
-from esockd_core._connection import ABORTED, NORMAL, RESET, StreamConnection
+from esockd_core._connection import ABORTED, KILLED, NORMAL, RESET, StreamConnection
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -176,6 +176,11 @@ class Carried(StreamConnection):
     def abort_socket(self) -> None:
         """Close the socket at once; the handler finds out at its next call."""
 
+    def kill(self) -> None:
+        """Close the socket at once and cancel the handler, because somebody said so."""
+        self.abort(KILLED)
+        self.cancel_handler(KILLED)
+
     def cancel_handler(self, reason: str) -> None:
         """Cancel the handler; may be called again and again until it has ended."""
         raise NotImplementedError
@@ -236,6 +241,11 @@ class Carried(StreamConnection):
     def end_reason(self) -> str | None:
         """What its end will count under, where somebody has said so."""
         return self._reason
+
+    @property
+    def is_upgrading(self) -> bool:
+        """Whether no handler has seen it yet: a PROXY header or a TLS handshake comes first."""
+        return False
 
     @abstractmethod
     def handler_stack(self) -> str:

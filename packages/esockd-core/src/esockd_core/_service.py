@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from esockd_core._stats import Counters
     from esockd_core._upgrade import Upgrades
 
-logger = logging.getLogger("esockd_core")
-
 SWEEP_CHUNK = 1_000  # connections looked at before the event loop gets its turn
 
 next_id = count(1).__next__
@@ -40,6 +38,8 @@ class Service:
 
     __slots__ = (
         "_changed",
+        "_starting",
+        "_starting_since",
         "admission",
         "blocked",
         "callbacks",
@@ -48,6 +48,7 @@ class Service:
         "connections",
         "counters",
         "farewells",
+        "log",
         "loop",
         "name",
         "new_task",
@@ -85,6 +86,7 @@ class Service:
         self.set_handler(handler)
         self.options = options
         self.admission = admission
+        self.log = admission.log
         self.counters: Counters = admission.counters
         self.on_event = on_event
         self.connections: dict[int, Carried] = {}
@@ -95,6 +97,8 @@ class Service:
         self.upstreams: set[Carried] = set()  # what handlers forward to
         self.upgrades: Upgrades | None = None
         self.upgrading = admission.upgrading
+        self._starting = 0  # handlers that the event loop will call for the first time, in one of its next passes
+        self._starting_since = 0.0
         self.turn = anyio.Lock()
         self._changed: anyio.Event | None = None
 
@@ -133,6 +137,21 @@ class Service:
         if self.on_event is not None:
             self._tell(ConnectionEvent("connection_stopped", self.name, connection, reason))
 
+    def handler_due(self) -> None:
+        """A task was made that calls a handler, on asyncio.
+
+        Two calls of the loop for a whole batch of accepts: the first comes behind the first handler, the second behind
+        all of them. So the delay noted for each is that of the last, and the look at the sockets that came after it.
+        """
+        if not self._starting:
+            self._starting_since = self.loop.time()
+            self.loop.call_soon(self.loop.call_soon, self._handlers_called)
+        self._starting += 1
+
+    def _handlers_called(self) -> None:
+        self.counters.accept_delays.note(self.loop.time() - self._starting_since, self._starting)
+        self._starting = 0
+
     async def changed(self) -> None:
         """Return when the next connection has ended, or somebody announces another change."""
         if self._changed is None:
@@ -146,19 +165,25 @@ class Service:
             self._changed = None
 
     def handler_failed(self, connection: Carried, error: BaseException) -> str:
-        """Log what a handler raised, once, and name its reason."""
-        logger.error(
-            "listener %s: handler of connection %d from %s failed: %r",
-            self.name,
+        """Log what a handler raised, once, unless there are too many; and name its reason."""
+        self.log.say(
+            logging.ERROR,
+            "handler of connection %d from %s failed: %r",
             connection.id,
             connection.peername,
             error,
-            exc_info=error,
+            connection=connection,
+            reason=HANDLER_ERROR,
+            error=error,
         )
         return HANDLER_ERROR
 
-    def snapshot(self) -> Stats:
-        """Every counter at this moment; bytes include those of open connections."""
+    def snapshot(self, accept_queue: tuple[int, int] | None) -> Stats:
+        """Every counter at this moment; bytes include those of open connections.
+
+        Args:
+            accept_queue: Length and limit of the kernel's queue of clients to accept, as far as it tells.
+        """
         counters = self.counters
         open_now = self.connections.values()
         return Stats(
@@ -175,18 +200,25 @@ class Service:
             bytes_in=counters.bytes_in + sum(connection.bytes_in for connection in open_now),
             bytes_out=counters.bytes_out + sum(connection.bytes_out for connection in open_now),
             shutdown_counts=dict(counters.shutdown_counts),
+            upgrading=len(self.upgrading),
+            accept_queue_length=None if accept_queue is None else accept_queue[0],
+            accept_queue_limit=None if accept_queue is None else accept_queue[1],
             loop_lag_s=self.admission.loop_lag_s,
+            loop_lags=counters.loop_lags.snapshot(),
+            accept_delays=counters.accept_delays.snapshot(),
+            handshakes=counters.handshakes.snapshot(),
         )
 
     def _tell(self, event: ConnectionEvent) -> None:
         if self.on_event is not None:
             try:
                 self.on_event(event)
-            except Exception:
-                logger.exception("listener %s: the on_event hook failed", self.name)
+            except Exception as error:  # noqa: BLE001 - of the program
+                self.log.say(logging.ERROR, "the on_event hook failed: %r", error, error=error)
 
     def sweep(self, now: float) -> None:
         """Abort the sockets whose peer takes no bytes, or does not finish a close, for too long."""
+        self.log.tell_left_out()
         self.upgrading.sweep(now, self.options)
         send_timeout_s = self.options.send_timeout
         for connection, (unsent, since) in list(self.blocked.items()):
@@ -245,14 +277,15 @@ class Service:
     @property
     def leaves_in_backlog(self) -> bool:
         """Whether clients wait in the kernel's queue for room or a token, instead of being refused."""
-        return "backlog" in (self.options.when_full, self.options.when_limited)
+        return self.admission.waits_for_room or self.admission.waits_for_token
 
     async def wait_for_turn(self) -> None:
         """Return when the next client may be taken from the kernel's queue."""
         while True:
-            if self.options.when_full == "backlog" and not self.admission.has_room():
+            if self.admission.waits_for_room and not self.admission.has_room():
                 await self.changed()
-            elif self.options.when_limited == "backlog" and (delay_s := self.admission.wait_time_s()) > 0:
-                await anyio.sleep(delay_s)
+            elif self.admission.waits_for_token and (delay_s := self.admission.wait_time_s()) > 0:
+                with anyio.move_on_after(delay_s):
+                    await self.changed()  # the rate, perhaps
             else:
                 return

@@ -20,12 +20,11 @@ if TYPE_CHECKING:
     import ssl
 
     from esockd_core._address import Address
+    from esockd_core._histogram import Histogram
     from esockd_core._options import ListenerOptions, PeerName
     from esockd_core._peer_certificate import TlsInfo
     from esockd_core._service import Service
     from esockd_proxyproto import Endpoint, ProxyHeader
-
-logger = logging.getLogger("esockd_core")
 
 PROXY_CLOSED: Final = "proxy_closed"  # without a byte: a port check
 PROXY_INVALID: Final = "proxy_invalid"
@@ -70,6 +69,9 @@ class Upgrades:
         self.context = context
 
 
+NO_UPGRADES: Final = Upgrades(None, None)
+
+
 def plan_upgrades(address: Address, options: ListenerOptions) -> Upgrades | None:
     """What connections to an address go through before their handler; None for nothing.
 
@@ -90,16 +92,26 @@ class InUpgrade:
     """The connections that wait for a header or a handshake, the oldest first, and since when.
 
     Looking at the oldest a few times a second does what a timer for each of them would.
+
+    Args:
+        durations: Where the duration of each successful handshake is noted.
     """
 
-    __slots__ = ("handshakes", "headers")
+    __slots__ = ("_durations", "handshakes", "headers")
 
-    def __init__(self) -> None:
+    def __init__(self, durations: Histogram) -> None:
+        self._durations = durations
         self.headers: dict[Upgraded, float] = {}
         self.handshakes: dict[Carried, float] = {}
 
     def __len__(self) -> int:
         return len(self.headers) + len(self.handshakes)
+
+    def handshake_done(self, connection: Carried, now: float) -> None:
+        """A handshake succeeded."""
+        since = self.handshakes.pop(connection, None)
+        if since is not None:
+            self._durations.note(now - since)
 
     def sweep(self, now: float, options: ListenerOptions) -> None:
         """End the upgrades whose time is over."""
@@ -193,14 +205,13 @@ class Upgraded(Carried):
         self._is_ready = False
         self._phase = self._header = self._source = self._upstream_tls = None
 
-    def _is_upgrading(self) -> bool:
+    @property
+    def is_upgrading(self) -> bool:
+        """Whether no handler has seen it yet."""
         return self.id != 0 and not self._is_ready
 
     def _upgrades(self) -> Upgrades:
-        upgrades = self._service.upgrades
-        if upgrades is None:
-            raise AssertionError("a listener without upgrades makes no upgraded connection")
-        return upgrades
+        return self._service.upgrades or NO_UPGRADES  # headers may have been switched off meanwhile
 
     @abstractmethod
     def _header_over(self, phase: HeaderPhase) -> None:
@@ -263,19 +274,19 @@ class Upgraded(Carried):
         """Make it the bare connection again that was accepted."""
 
     def close_nowait(self, reason: str = NORMAL) -> None:
-        if self._is_upgrading() and not self._closing:
+        if self.is_upgrading and not self._closing:
             self.abort(reason)
         else:
             super().close_nowait(reason)
 
     def cancel_handler(self, reason: str) -> None:
-        if self._is_upgrading():
+        if self.is_upgrading:
             self.abort(reason)
         else:
             super().cancel_handler(reason)
 
     def request_draining(self) -> None:
-        if self._is_upgrading():
+        if self.is_upgrading:
             Carried.request_draining(self)
         else:
             super().request_draining()
@@ -284,13 +295,15 @@ class Upgraded(Carried):
         self._reason = self._reason or refused.reason
         self._forget_upgrade()
         if refused.reason not in QUIET:
-            logger.info(
-                "listener %s: connection %d from %s ends (%s): %s",
-                self._service.name,
+            self._service.log.say(
+                logging.INFO,
+                "connection %d from %s ends (%s): %s",
                 self.id,
                 self.peername,
                 refused.reason,
                 refused.why,
+                connection=self,
+                reason=refused.reason,
             )
 
     def _note_loss(self) -> None:

@@ -80,6 +80,7 @@ class AsyncioConnection(Carried, asyncio.Protocol):
             self.close_nowait(self._reason_for(error))
         else:
             task.add_done_callback(self._handler_done)
+            service.handler_due()
 
     def data_received(self, data: bytes) -> None:
         self.bytes_in += len(data)

@@ -276,6 +276,8 @@ async def start_tls(
     service.upgrading.handshakes[connection] = service.loop.time()
     try:
         refused = await shake_hands(connection, real, TlsEngine(context), unread)
+        if refused is None:
+            service.upgrading.handshake_done(connection, service.loop.time())
     finally:
         service.upgrading.handshakes.pop(connection, None)
     if refused is not None:

@@ -103,11 +103,13 @@ class _AsyncioUpgrade(Upgraded, AsyncioConnection):
         layer.begin(unread)
 
     def _shaken(self, refused: UpgradeRefused | None) -> None:
-        self._service.upgrading.handshakes.pop(self, None)
+        service = self._service
         if refused is not None:
             self._turn_away(refused)
-        elif not self._closing:
-            self._become_ready()
+        else:
+            service.upgrading.handshake_done(self, service.loop.time())
+            if not self._closing:
+                self._become_ready()
 
     # Ends
 
@@ -117,7 +119,7 @@ class _AsyncioUpgrade(Upgraded, AsyncioConnection):
         self._transport.set_protocol(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._is_upgrading():
+        if self.is_upgrading:
             self._note_loss()
             AsyncioConnection.connection_lost(self, exc)
         else:

@@ -76,10 +76,12 @@ class TrioConnection(Carried):
 
     def _start(self) -> None:
         self._handler_running = True
+        self.moved_at = trio.current_time()
         self._nursery.start_soon(self._run_handler)
 
     async def _run_handler(self) -> None:
         self._task = trio.lowlevel.current_task()
+        self._service.counters.accept_delays.note(trio.current_time() - self.moved_at)
         reason = NORMAL
         try:
             with self._scope:

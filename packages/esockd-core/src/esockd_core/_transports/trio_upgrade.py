@@ -90,6 +90,7 @@ class _TrioUpgrade(Upgraded, TrioConnection):
                 self._socket = cast(
                     "socket.socket", await shake_hands(self._socket, TlsEngine(upgrades.context), unread)
                 )
+                self._service.upgrading.handshake_done(self, trio.current_time())
             elif unread:
                 self._socket = cast("socket.socket", Prefixed(self._socket, unread))
         except UpgradeRefused as refused:
@@ -137,14 +138,14 @@ class _TrioUpgrade(Upgraded, TrioConnection):
             self._waiting_scope.cancel()
 
     def abort_socket(self) -> None:
-        if self._is_upgrading():
+        if self.is_upgrading:
             self._forget_upgrade()
             TrioConnection.abort_socket(self)
         else:
             super().abort_socket()
 
     def _ended(self) -> None:
-        if self._is_upgrading():
+        if self.is_upgrading:
             TrioConnection._ended(self)  # noqa: SLF001 (past the callbacks, as above)
         else:
             super()._ended()
@@ -192,7 +193,8 @@ async def start_tls(
         raise RuntimeError("the connection has TLS already")  # noqa: TRY004 (it is no matter of types)
     service.upgrading.handshakes[connection] = trio.current_time()
     try:
-        return cast("socket.socket", await shake_hands(raw, TlsEngine(context), received))
+        secured = cast("socket.socket", await shake_hands(raw, TlsEngine(context), received))
+        service.upgrading.handshake_done(connection, trio.current_time())
     except UpgradeRefused as refused:
         connection.close_nowait(refused.reason)
         raise BrokenResourceError(refused.why) from refused
@@ -202,5 +204,7 @@ async def start_tls(
     except BaseException:
         connection.abort()
         raise
+    else:
+        return secured
     finally:
         service.upgrading.handshakes.pop(connection, None)
