@@ -55,6 +55,15 @@ async def test_a_client_without_an_upstream_is_closed_and_the_log_says_why(caplo
     assert caplog.messages == [f"listener gateway: upstream 127.0.0.1:{port} failed: Connection refused"]
 
 
+async def test_the_log_stays_bounded_while_nobody_is_served(caplog: pytest.LogCaptureFixture) -> None:
+    async with forwarding(ForwardHandler(("127.0.0.1", reserved_port()))) as listener:
+        for _ in range(40):
+            assert await ask(listener) == b""
+        await until(lambda: not listener.connections)
+        assert listener.stats().shutdown_counts == {"upstream_failed": 40}
+    assert len([message for message in caplog.messages if "failed" in message]) < 20
+
+
 async def test_an_upstream_that_never_answers_is_given_up_after_the_timeout(caplog: pytest.LogCaptureFixture) -> None:
     with silent() as address:
         async with forwarding(ForwardHandler(address, connect_timeout=0.3)) as listener:
@@ -73,7 +82,11 @@ async def test_the_next_upstream_takes_over_from_one_that_refuses_or_never_answe
                 assert await ask(listener) == b"hello"
 
 
-async def test_the_first_upstream_is_preferred_again_once_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_first_upstream_is_preferred_again_once_it_works(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "esockd_core")
+
     async def say_first(stream: SocketStream) -> None:
         await read_all(stream)
         await stream.send(b"first")
@@ -86,11 +99,12 @@ async def test_the_first_upstream_is_preferred_again_once_it_works(monkeypatch: 
     async with upstream(say_first) as first, upstream(say_second) as second:
         handler = ForwardHandler([("127.0.0.1", first), ("127.0.0.1", second)])
         async with forwarding(handler) as listener:
-            handler._upstreams.in_order()[0].failed("gateway", "for the test")
+            handler._upstreams.in_order()[0].failed()
             assert await ask(listener) == b"first"
             failed = handler._upstreams.in_order()[0]
             assert not failed.is_failing
-            failed.failed("gateway", "for the test")
+            assert caplog.messages == [f"listener gateway: upstream 127.0.0.1:{first} works again"]
+            failed.failed()
             failed.retry_at += 60
             assert await ask(listener) == b"second"
 
@@ -132,7 +146,10 @@ async def test_a_name_that_is_none_is_a_failure(
         assert await ask(listener) == b""
         resolving(monkeypatch)
         assert await ask(listener) == b""
-    assert caplog.messages == ["listener gateway: upstream nowhere.test:6379 failed: Name or service not known"]
+    assert caplog.messages == [
+        "listener gateway: upstream nowhere.test:6379 failed: Name or service not known",
+        "listener gateway: upstream nowhere.test:6379 failed: its name has no address",
+    ]
 
 
 async def test_a_port_of_this_machine_is_tried_on_both_loopback_addresses() -> None:

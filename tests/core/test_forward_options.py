@@ -139,7 +139,7 @@ def names(upstreams: Upstreams) -> str:
 def test_an_upstream_that_failed_stands_behind_the_others_for_a_second(clock: Clock) -> None:
     (a, _, _), upstreams = upstreams_of("a", "b", "c")
     assert names(upstreams) == "abc"
-    a.failed("test", "why")
+    a.failed()
     assert names(upstreams) == "bca"
     clock.now += 0.999
     assert names(upstreams) == "bca"
@@ -148,7 +148,7 @@ def test_an_upstream_that_failed_stands_behind_the_others_for_a_second(clock: Cl
     assert names(upstreams) == "bca"  # and these go on without until more is known
     clock.now += 5.0
     assert names(upstreams) == "abc"
-    a.worked("test")
+    a.is_failing = False
     assert names(upstreams) == "abc"
     assert names(upstreams) == "abc"
 
@@ -156,21 +156,5 @@ def test_an_upstream_that_failed_stands_behind_the_others_for_a_second(clock: Cl
 def test_when_all_failed_all_are_tried(clock: Clock) -> None:
     every, upstreams = upstreams_of("a", "b")
     for upstream in every:
-        upstream.failed("test", "why")
+        upstream.failed()
     assert names(upstreams) == "ab"
-
-
-def test_failures_are_logged_once_in_ten_seconds(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    (a,), _ = upstreams_of("a")
-    caplog.set_level("INFO", logger="esockd_core")
-    for _ in range(5):
-        a.failed("gateway", "Connection refused")
-        clock.now += 2.0
-    a.failed("gateway", "Connection refused")
-    a.worked("gateway")
-    a.worked("gateway")
-    assert caplog.messages == [
-        "listener gateway: upstream a:1 failed: Connection refused",
-        "listener gateway: upstream a:1 failed: Connection refused (and 4 times more since the last such line)",
-        "listener gateway: upstream a:1 works again",
-    ]

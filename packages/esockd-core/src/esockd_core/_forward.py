@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Iterable
@@ -104,13 +105,18 @@ class ForwardHandler:
     async def _connect(self, client: Carried, forwarding: Forwarding) -> Carried | None:
         """Connect with the first upstream that takes the client."""
         header = b"" if self.send_proxy is None else proxy_header(client, self.send_proxy)
+        say = client.service.log.say
         for upstream in self._upstreams.in_order():
             try:
                 connected = await self._connect_to(upstream, client, header, forwarding)
             except (OSError, UpstreamRefused) as error:
-                upstream.failed(client.service.name, self._explain(error))
+                upstream.failed()
+                why = self._explain(error)
+                say(logging.WARNING, "upstream %s failed: %s", upstream.address, why, connection=client)
             else:
-                upstream.worked(client.service.name)
+                if upstream.is_failing:
+                    upstream.is_failing = False
+                    say(logging.INFO, "upstream %s works again", upstream.address)
                 return connected
         return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
@@ -20,10 +19,7 @@ if TYPE_CHECKING:
 
     from esockd_core._upstream_tls import UpstreamTlsOptions
 
-logger = logging.getLogger("esockd_core")
-
 RETRY_AFTER_S: Final = 1.0  # how long an upstream that failed stands behind the others
-LOG_EVERY_S: Final = 10.0
 FORMS: Final = '"host:6379", "[::1]:6379", 6379 for this machine, or "unix:/path", each after "tls://" if wanted'
 
 CLOSED_AT_ONCE: Final = "it closed the connection at once"
@@ -93,8 +89,6 @@ class Upstream:
                 raise InvalidOption(f"server_name {self.server_name!r} is none: {error}") from error
         self.is_failing = False
         self.retry_at = 0.0
-        self._logged_at = 0.0
-        self._unlogged = 0
 
     async def places(self) -> Sequence[Place]:
         """Every address of its name, in the resolver's order.
@@ -115,25 +109,10 @@ class Upstream:
         found = await anyio.getaddrinfo(host, address.port, type=socket.SOCK_STREAM)
         return [(family, place) for family, _, _, _, place in found]
 
-    def failed(self, listener: str, why: str) -> None:
-        """Remember a failure for a while, and log it once in ten seconds."""
-        now = time.monotonic()
-        if not self.is_failing or now - self._logged_at >= LOG_EVERY_S:
-            more = f" (and {self._unlogged} times more since the last such line)" if self._unlogged else ""
-            logger.warning("listener %s: upstream %s failed: %s%s", listener, self.address, why, more)
-            self._logged_at = now
-            self._unlogged = 0
-        else:
-            self._unlogged += 1
+    def failed(self) -> None:
+        """Remember a failure for a while."""
         self.is_failing = True
-        self.retry_at = now + RETRY_AFTER_S
-
-    def worked(self, listener: str) -> None:
-        """Forget the failures."""
-        if self.is_failing:
-            self.is_failing = False
-            self._unlogged = 0
-            logger.info("listener %s: upstream %s works again", listener, self.address)
+        self.retry_at = time.monotonic() + RETRY_AFTER_S
 
 
 class Upstreams:
