@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import isfinite
@@ -122,15 +123,16 @@ class ForwardHandler:
 
     async def _connect_to(self, upstream: Upstream, client: Carried, header: bytes, forwarding: Forwarding) -> Carried:
         """Try every address of an upstream; the time that is left is shared among those that are."""
-        deadline = anyio.current_time() + self.connect_timeout
-        with anyio.fail_after(self.connect_timeout):
-            places = await upstream.places()
+        deadline = time.monotonic() + self.connect_timeout
+        places = upstream.places
+        if places is None:
+            with anyio.fail_after(self.connect_timeout):
+                places = await upstream.find_places()
         failure: Exception = OSError("its name has no address")
         for position, place in enumerate(places):
-            share_s = (deadline - anyio.current_time()) / (len(places) - position)
+            share_s = (deadline - time.monotonic()) / (len(places) - position)
             try:
-                with anyio.fail_after(share_s):
-                    return await forwarding.connect(client, place, upstream, header)
+                return await forwarding.connect(client, place, upstream, header, share_s)
             except (OSError, UpstreamRefused) as error:
                 failure = error
         raise failure

@@ -41,8 +41,7 @@ class Relay(ABC):
             try:
                 self._begin()
                 while not (self._is_over() or is_quiet):
-                    await self._changed(self._look_every_s())
-                    is_quiet = self._has_gone_quiet()
+                    is_quiet = not await self._changed(self._look_every_s()) and self._has_gone_quiet()
             finally:
                 self._end(is_quiet=is_quiet)
             while self.upstream.state != "closed":  # its last bytes have the time that those of a client have
@@ -55,8 +54,8 @@ class Relay(ABC):
         """Have each side's bytes passed on to the other, and its end."""
 
     @abstractmethod
-    async def _changed(self, timeout_s: float | None) -> None:
-        """Return when a side finishes or is lost, or after so many seconds."""
+    async def _changed(self, timeout_s: float | None) -> bool:
+        """Return when a side finishes or is lost; False after so many seconds in which none did."""
 
     def _is_over(self) -> bool:
         client, upstream = self.client, self.upstream
@@ -68,13 +67,11 @@ class Relay(ABC):
         return self.half_closed_timeout_s / 8  # as `sweep_all` looks at idle connections
 
     def _has_gone_quiet(self) -> bool:
-        if self.half_closed_timeout_s is None or self._look_every_s() is None:
-            return False
         now = anyio.current_time()
         moved = sum(side.bytes_in + side.bytes_out - side.unsent_bytes() for side in (self.client, self.upstream))
         if moved != self._moved_bytes:
             self._moved_bytes, self._moved_at = moved, now
-        return now - self._moved_at >= self.half_closed_timeout_s
+        return self.half_closed_timeout_s is not None and now - self._moved_at >= self.half_closed_timeout_s
 
     def _end(self, *, is_quiet: bool) -> None:
         """Begin the end of both sides.

@@ -72,6 +72,7 @@ class Upstream:
         address: Where it is.
         context: What to speak TLS with, None for none.
         server_name: The name that its certificate is to have.
+        places: Where to connect to; None where a name has to be looked up first.
     """
 
     def __init__(self, address: Address, tls: UpstreamTlsOptions | None) -> None:
@@ -87,15 +88,11 @@ class Upstream:
                 TlsEngine(self.context, self.server_name)
             except ValueError as error:
                 raise InvalidOption(f"server_name {self.server_name!r} is none: {error}") from error
+        self.places = self._known_places()
         self.is_failing = False
         self.retry_at = 0.0
 
-    async def places(self) -> Sequence[Place]:
-        """Every address of its name, in the resolver's order.
-
-        Raises:
-            OSError: The name has none, or no server of names can be asked.
-        """
+    def _known_places(self) -> Sequence[Place] | None:
         address = self.address
         if address.kind == "unix":
             path = cast("str", address.path)
@@ -103,10 +100,17 @@ class Upstream:
         if address.kind == "loopback":
             return ((socket.AF_INET, ("127.0.0.1", address.port)), (socket.AF_INET6, ("::1", address.port)))
         host = cast("str", address.host)
-        if is_ip_address(host):  # asks nobody, and takes no thread
-            numeric = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-            return [(family, place) for family, _, _, _, place in numeric]
-        found = await anyio.getaddrinfo(host, address.port, type=socket.SOCK_STREAM)
+        if "%" in host or not is_ip_address(host):  # a name, or an interface whose number may change
+            return None
+        return ((socket.AF_INET6 if ":" in host else socket.AF_INET, (host, address.port)),)
+
+    async def find_places(self) -> Sequence[Place]:
+        """Every address of its name, in the resolver's order.
+
+        Raises:
+            OSError: The name has none, or nobody can be asked.
+        """
+        found = await anyio.getaddrinfo(self.address.host, self.address.port, type=socket.SOCK_STREAM)
         return [(family, place) for family, _, _, _, place in found]
 
     def failed(self) -> None:

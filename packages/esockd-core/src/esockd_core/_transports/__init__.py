@@ -45,13 +45,15 @@ def open_carrier(service: Service) -> AbstractAsyncContextManager[Carrier]:
 class Forwarding(Protocol):
     """What forwarding asks of an event loop."""
 
-    async def connect(self, client: Carried, place: Place, upstream: Upstream, header: bytes) -> Carried:
+    async def connect(
+        self, client: Carried, place: Place, upstream: Upstream, header: bytes, timeout_s: float
+    ) -> Carried:
         """Connect a client's upstream: send the header, and do the TLS handshake if it wants one.
 
         What fails or is cancelled leaves nothing open.
 
         Raises:
-            OSError: Nobody takes the connection there.
+            OSError: Nobody takes the connection there, or not in time.
             UpstreamRefused: The handshake failed.
         """
         ...

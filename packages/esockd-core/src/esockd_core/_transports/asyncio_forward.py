@@ -131,7 +131,7 @@ class AsyncioRelay(Relay):
 
     client: AsyncioConnection
     upstream: AsyncioUpstream
-    _change: asyncio.Future[None] | None
+    _change: asyncio.Future[bool] | None
 
     def _begin(self) -> None:
         self._change = None
@@ -141,25 +141,36 @@ class AsyncioRelay(Relay):
 
     def notice(self) -> None:
         """A side finished, or is lost."""
-        if self._change is not None and not self._change.done():
-            self._change.set_result(None)
+        self._settle(True)
 
-    async def _changed(self, timeout_s: float | None) -> None:
-        self._change = change = asyncio.get_running_loop().create_future()
+    def _settle(self, has_changed: bool) -> None:
+        if self._change is not None and not self._change.done():
+            self._change.set_result(has_changed)
+
+    async def _changed(self, timeout_s: float | None) -> bool:
+        loop = self.client.service.loop
+        change: asyncio.Future[bool] = loop.create_future()
+        self._change = change
         if timeout_s is None:
-            await change
-        else:
-            await asyncio.wait((change,), timeout=timeout_s)
+            return await change
+        timer = loop.call_later(timeout_s, self._settle, False)
+        try:
+            return await change
+        finally:
+            timer.cancel()
 
 
 class AsyncioForwarding:
     """Forwards on the running asyncio or uvloop loop; see `Forwarding`."""
 
-    async def connect(self, client: Carried, place: Place, upstream: Upstream, header: bytes) -> AsyncioUpstream:
+    async def connect(
+        self, client: Carried, place: Place, upstream: Upstream, header: bytes, timeout_s: float
+    ) -> AsyncioUpstream:
         """Connect a client's upstream."""
         connection = AsyncioUpstream(client.service, place)
         try:
-            await connection.open(place, upstream, header)
+            async with asyncio.timeout(timeout_s):
+                await connection.open(place, upstream, header)
         except BaseException:
             connection.drop()
             raise

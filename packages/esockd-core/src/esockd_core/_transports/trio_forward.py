@@ -100,27 +100,32 @@ class TrioRelay(Relay):
         if self._change is not None:
             self._change.set()
 
-    async def _changed(self, timeout_s: float | None) -> None:
-        self._change = trio.Event()
+    async def _changed(self, timeout_s: float | None) -> bool:
+        self._change = change = trio.Event()
         with trio.move_on_after(inf if timeout_s is None else timeout_s):
-            await self._change.wait()
+            await change.wait()
+        return change.is_set()
 
 
 class TrioForwarding:
     """Forwards on trio; see `Forwarding`."""
 
-    async def connect(self, client: Carried, place: Place, upstream: Upstream, header: bytes) -> TrioUpstream:
+    async def connect(
+        self, client: Carried, place: Place, upstream: Upstream, header: bytes, timeout_s: float
+    ) -> TrioUpstream:
         """Connect a client's upstream."""
         family, address = place
-        connected = connect_unix(address) if family == socket.AF_UNIX else await _connect_tcp(family, address)
         nursery = cast("TrioConnection", client)._nursery  # noqa: SLF001 (where the tasks of connections are)
-        connection = TrioUpstream(client.service, nursery, connected)
-        try:
-            await connection.open(upstream, header)
-        except BaseException:
-            connection.abort_socket()
-            raise
-        return connection
+        with trio.move_on_after(timeout_s):
+            connected = connect_unix(address) if family == socket.AF_UNIX else await _connect_tcp(family, address)
+            connection = TrioUpstream(client.service, nursery, connected)
+            try:
+                await connection.open(upstream, header)
+            except BaseException:
+                connection.abort_socket()
+                raise
+            return connection
+        raise TimeoutError
 
     def relay(self, client: Carried, upstream: Carried, half_closed_timeout_s: float | None) -> TrioRelay:
         """A relay between the two, to be run."""
