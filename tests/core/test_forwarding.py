@@ -421,6 +421,25 @@ async def test_whenever_it_is_cancelled_while_it_connects_no_descriptor_is_left(
         await until(lambda: open_files() <= before)
 
 
+async def test_what_was_sent_before_somebody_closes_the_client_in_order_still_arrives() -> None:
+    async def send_and_wait(stream: SocketStream) -> None:
+        await stream.send(LARGE)
+        await read_all(stream)
+
+    async with upstream(send_and_wait) as port, forwarding(ForwardHandler(("127.0.0.1", port))) as listener:
+        with connect(listener) as client:
+            await until(lambda: bool(listener.connections) and listener.connections[0].bytes_out > MIB)
+            sent = listener.connections[0].bytes_out
+            listener.connections[0].close_nowait("enough")
+            received = 0
+            while data := await take(client):
+                received += len(data)
+            assert received >= sent
+            client.close()
+            await until(lambda: not listener.connections)
+            assert listener.stats().shutdown_counts == {"enough": 1}
+
+
 async def test_a_deadline_around_the_handler_ends_both_sides() -> None:
     async def forward_for_a_while(connection: object) -> None:
         with anyio.move_on_after(0.2):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 import anyio
 
 from esockd_core._address import Address, AddressLike
+from esockd_core._connection import name_of
 from esockd_core._errors import InvalidOption
 from esockd_core._proxy_out import PROXY_VERSIONS, ProxyVersion, proxy_header
 from esockd_core._relay import UPSTREAM_FAILED
@@ -131,6 +132,9 @@ class ForwardHandler:
         failure: Exception = OSError("its name has no address")
         for position, place in enumerate(places):
             share_s = (deadline - time.monotonic()) / (len(places) - position)
+            if name_of(place[1]) == client.sockname:
+                failure = UpstreamRefused("it is this listener itself")  # a typing error would go round for ever
+                continue
             try:
                 return await forwarding.connect(client, place, upstream, header, share_s)
             except (OSError, UpstreamRefused) as error:

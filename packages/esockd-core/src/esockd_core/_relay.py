@@ -88,6 +88,8 @@ class Relay(ABC):
         elif upstream.state == "closed" and not upstream.has_finished:
             reason = f"upstream_{upstream.end_reason or RESET}"
         for sink, source in ((client, upstream), (upstream, client)):
+            if sink.state == "closing":
+                continue  # somebody has seen to it already
             if source.has_finished:
                 sink.close_nowait(reason)
             else:
