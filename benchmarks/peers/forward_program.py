@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import socket
 import tempfile
 import time
@@ -24,6 +25,17 @@ listen forward
 START_S = 10
 
 
+def free_port() -> int:
+    """A port outside of the range that the kernel takes those of outgoing connections from (ip(7))."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        return port
+
+
 def tell_when_it_listens(port: int) -> None:
     """Print the port once somebody takes connections there."""
     deadline = time.monotonic() + START_S
@@ -42,8 +54,7 @@ def main() -> None:
     parser.add_argument("program", help="path of haproxy or socat")
     parser.add_argument("--to", type=int, required=True, help="port of the upstream on 127.0.0.1")
     options = parser.parse_args()
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
+    port = free_port()
     if os.fork() == 0:
         tell_when_it_listens(port)
         os._exit(0)

@@ -12,15 +12,18 @@ from anyio.lowlevel import checkpoint
 from tests.core.conftest import connect, until
 from tests.core.forwarding import connected, echo, forwarding, open_files, read_all, reserved_port, reset, upstream
 
+from esockd_core._transports.asyncio_forward import AsyncioUpstream
+from esockd_core._transports.trio_forward import TrioUpstream
 from esockd_core.handlers import ForwardHandler
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from anyio.abc import SocketStream
 
     from esockd_core import Listener
+    from esockd_core._carried import Carried
 
 pytestmark = pytest.mark.anyio
 
@@ -197,6 +200,25 @@ async def test_a_unix_upstream_that_is_not_there_or_full_is_a_failure(
         f"listener gateway: upstream unix:{path} failed: No such file or directory",
         f"listener gateway: upstream unix:{path} failed: its backlog is full",
     ]
+
+
+async def test_an_upstream_that_is_lost_at_once_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def lose(method: Callable[..., None]) -> Callable[..., None]:
+        def do_and_lose(connection: Carried, *arguments: object) -> None:
+            method(connection, *arguments)
+            connection.abort_socket()
+
+        return do_and_lose
+
+    monkeypatch.setattr(AsyncioUpstream, "connection_made", lose(AsyncioUpstream.connection_made))
+    monkeypatch.setattr(TrioUpstream, "__init__", lose(TrioUpstream.__init__))
+    async with upstream(echo) as port, forwarding(ForwardHandler(("127.0.0.1", port), send_proxy="v1")) as listener:
+        assert await ask(listener) == b""
+        await until(lambda: not listener.connections)
+        assert listener.stats().shutdown_counts == {"upstream_failed": 1}
+    assert caplog.messages == [f"listener gateway: upstream 127.0.0.1:{port} failed: it closed the connection at once"]
 
 
 async def test_a_client_that_is_gone_before_its_upstream_is_found_leaves_nothing() -> None:

@@ -52,6 +52,7 @@ def test_upstreams_are_addresses(upstreams: Any, read: list[str]) -> None:
         ("systemd:name", {}, "nothing can connect to it"),
         (None, {}, "bad upstream None"),
         (True, {}, "bad upstream True"),
+        (b"localhost:1", {}, "bad upstream b'localhost:1'"),
         (6379, {"connect_timeout": 0}, "connect_timeout is 0; it takes seconds, more than 0."),
         (6379, {"connect_timeout": None}, "connect_timeout is None"),
         (6379, {"half_closed_timeout": -1}, "half_closed_timeout is -1"),
@@ -78,6 +79,7 @@ def test_a_forwarder_is_frozen() -> None:
         handler.connect_timeout = 1  # type: ignore[misc]
     assert handler == ForwardHandler(6379)
     assert "6379" in repr(handler)
+    assert dataclasses.replace(handler, send_proxy="v2") == ForwardHandler(6379, send_proxy="v2")
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ class ForwardHandler:
     half_closed_timeout: float | None
     send_proxy: ProxyVersion | None
     tls: UpstreamTlsOptions | None
-    _upstreams: Upstreams = field(repr=False, compare=False)
+    _upstreams: Upstreams = field(init=False, repr=False, compare=False)
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class ForwardHandler:
 
 def _several(upstreams: object) -> Iterable[object]:
     """Several upstreams, where a pair of host and port is one."""
-    if isinstance(upstreams, str | int | Address | Path | socket.socket):
+    if isinstance(upstreams, str | bytes | int | Address | Path | socket.socket):
         return (upstreams,)
     if isinstance(upstreams, tuple) and len(upstreams) == 2 and isinstance(upstreams[1], int):
         return (upstreams,)

@@ -29,7 +29,7 @@ Place: TypeAlias = tuple[int, Any]
 
 
 class UpstreamRefused(Exception):  # noqa: N818 (it is a verdict)
-    """An upstream that can be reached does not serve: its TLS failed."""
+    """An upstream that can be reached does not serve, or should not."""
 
 
 def connect_unix(path: str) -> socket.socket:

@@ -88,7 +88,9 @@ class TrioRelay(Relay):
     async def _pass_on(self, source: TrioConnection, sink: TrioConnection) -> None:
         try:
             async for data in source:
-                await sink.send(data)
+                sink.send_nowait(data)
+                if sink.unsent_bytes():
+                    await sink._wait_writable()  # noqa: SLF001 (the half of `send` that `receive` does not do as well)
             await sink.send_eof()
         except (BrokenResourceError, ClosedResourceError):
             pass  # one of them is lost, and `state` tells which
