@@ -56,8 +56,11 @@ def cases() -> dict[str, tuple[str, ...]]:
 
 def spent_ns(pid: int) -> int:
     """CPU time of a forwarder, of its children, and of those that have ended."""
-    pids = family(pid)
-    return cpu_ns(*pids) + ended_children_ns(pid)
+    while True:
+        try:
+            return cpu_ns(*family(pid)) + ended_children_ns(pid)
+        except BenchmarkError:
+            cpu_ns(pid)  # itself is alive, so a child of it has just ended: look again
 
 
 def measure(command: tuple[str, ...], mode: str, shares: CpuShares, options: argparse.Namespace) -> Sample:
