@@ -237,7 +237,7 @@ async def test_killed_while_an_upstream_never_answers_it_leaves_no_descriptor() 
     before = 0
     with silent() as address:
         for number in range(4):
-            async with forwarding(ForwardHandler(address, connect_timeout=20)) as listener:
+            async with forwarding(ForwardHandler(address, connect_timeout=20), linger_timeout=0.1) as listener:
                 with connect(listener):
                     await until(lambda: bool(listener.connections))
                     await anyio.sleep(0.05)

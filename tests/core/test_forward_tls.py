@@ -227,7 +227,7 @@ async def test_killed_in_the_handshake_it_leaves_nothing(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         handler = forward_to(server.getsockname()[1], folder)
         for number in range(3):
-            async with forwarding(handler) as listener:
+            async with forwarding(handler, linger_timeout=0.1) as listener:
                 with connect(listener):
                     await until(lambda: bool(listener._service.upstreams))
                     await listener.kill()

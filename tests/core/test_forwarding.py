@@ -221,7 +221,10 @@ async def test_a_client_has_the_whole_answer_of_an_upstream_that_is_gone_then() 
         await stream.receive(1)
         await stream.send(LARGE)
 
-    async with upstream(answer_and_go) as port, forwarding(ForwardHandler(("127.0.0.1", port))) as listener:
+    async with (
+        upstream(answer_and_go) as port,
+        forwarding(ForwardHandler(("127.0.0.1", port)), linger_timeout=0.1) as listener,
+    ):
         async with connected(listener) as client:
             await client.send(b"?")
             received = await client.receive(1)
@@ -242,7 +245,7 @@ async def test_a_half_closed_connection_that_is_silent_ends() -> None:
 
     async with (
         upstream(never_answer) as port,
-        forwarding(ForwardHandler(("127.0.0.1", port), half_closed_timeout=0.2)) as listener,
+        forwarding(ForwardHandler(("127.0.0.1", port), half_closed_timeout=0.2), linger_timeout=0.1) as listener,
     ):
         async with connected(listener) as client:
             await client.send_eof()
@@ -253,7 +256,8 @@ async def test_a_half_closed_connection_that_is_silent_ends() -> None:
         assert not listener._service.upstreams
 
 
-async def test_a_half_closed_connection_goes_on_while_bytes_come() -> None:
+@pytest.mark.parametrize("timeout", [0.5, None])
+async def test_a_half_closed_connection_goes_on_while_bytes_come(timeout: float | None) -> None:
     async def answer_slowly(stream: SocketStream) -> None:
         await read_all(stream)
         for _ in range(10):
@@ -262,7 +266,7 @@ async def test_a_half_closed_connection_goes_on_while_bytes_come() -> None:
 
     async with (
         upstream(answer_slowly) as port,
-        forwarding(ForwardHandler(("127.0.0.1", port), half_closed_timeout=0.5)) as listener,
+        forwarding(ForwardHandler(("127.0.0.1", port), half_closed_timeout=timeout)) as listener,
         connected(listener) as client,
     ):
         await client.send_eof()

@@ -242,7 +242,7 @@ class Upgraded(Carried):
         self._phase = None
         if header is not None:
             if header.source is not None:
-                self._source = _name_of(header.source)
+                self._source = name_of_endpoint(header.source)
             try:
                 self._upstream_tls = describe_upstream_tls(header)
             except InvalidTlv as error:
@@ -336,7 +336,8 @@ class Upgraded(Carried):
         return super().tls or self._upstream_tls
 
 
-def _name_of(endpoint: Endpoint | UnixEndpoint) -> PeerName:
+def name_of_endpoint(endpoint: Endpoint | UnixEndpoint) -> PeerName:
+    """Who a PROXY header names, in the words of a socket's peer."""
     if isinstance(endpoint, UnixEndpoint):
         return endpoint.path.decode(errors="surrogateescape").replace("\0", "@")
     host = endpoint.host
