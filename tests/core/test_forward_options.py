@@ -14,6 +14,7 @@ import trustme
 from esockd_core import InvalidOption, TlsCertificate, UpstreamTlsOptions, parse_address
 from esockd_core._upstreams import Upstream, Upstreams
 from esockd_core.handlers import ForwardHandler
+from esockd_core.testing import memory_connection
 
 AUTHORITY = trustme.CA()
 
@@ -80,6 +81,12 @@ def test_a_forwarder_is_frozen() -> None:
     assert handler == ForwardHandler(6379)
     assert "6379" in repr(handler)
     assert dataclasses.replace(handler, send_proxy="v2") == ForwardHandler(6379, send_proxy="v2")
+
+
+@pytest.mark.anyio
+async def test_a_connection_in_memory_cannot_be_forwarded() -> None:
+    with pytest.raises(TypeError, match="only connections with a socket can be forwarded"):
+        await ForwardHandler(6379)(memory_connection())
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from esockd_core._connection import State
     from esockd_core._options import PeerName
+    from esockd_core._relay import Forwarding
     from esockd_core._service import Service
 
 YIELD_EVERY: Final = 32  # operations that did not block, before the other connections get their turn
@@ -231,6 +232,10 @@ class Carried(StreamConnection):
     def service(self) -> Service:
         """What the connections of its listener share."""
         return self._service
+
+    def forwarding(self) -> Forwarding:
+        """What connects it with an upstream."""
+        raise TypeError(f"only connections with a socket can be forwarded, and {self!r} has none")
 
     @property
     def has_finished(self) -> bool:

@@ -19,14 +19,13 @@ from esockd_core._connection import name_of
 from esockd_core._errors import InvalidOption
 from esockd_core._proxy_out import PROXY_VERSIONS, ProxyVersion, proxy_header
 from esockd_core._relay import UPSTREAM_FAILED
-from esockd_core._transports import open_forwarding
 from esockd_core._upstream_tls import UpstreamTlsOptions
 from esockd_core._upstreams import Upstream, UpstreamRefused, Upstreams, parse_upstream
 
 if TYPE_CHECKING:
     from esockd_core._carried import Carried
     from esockd_core._connection import StreamConnection
-    from esockd_core._transports import Forwarding
+    from esockd_core._relay import Forwarding
 
 
 @dataclass(frozen=True, init=False)
@@ -97,12 +96,12 @@ class ForwardHandler:
     async def __call__(self, connection: StreamConnection) -> None:
         """Serve one connection."""
         client = cast("Carried", connection)
-        forwarding = open_forwarding()
+        forwarding = client.forwarding()
         upstream = await self._connect(client, forwarding)
         if upstream is None:
             client.close_nowait(UPSTREAM_FAILED)
         else:
-            await forwarding.relay(client, upstream, self.half_closed_timeout).run()
+            await forwarding.relay(upstream, self.half_closed_timeout).run()
 
     async def _connect(self, client: Carried, forwarding: Forwarding) -> Carried | None:
         """Connect with the first upstream that takes the client."""
@@ -136,7 +135,7 @@ class ForwardHandler:
                 failure = UpstreamRefused("it is this listener itself")  # a typing error would go round for ever
                 continue
             try:
-                return await forwarding.connect(client, place, upstream, header, share_s)
+                return await forwarding.connect(place, upstream, header, share_s)
             except (OSError, UpstreamRefused) as error:
                 failure = error
         raise failure

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import anyio
 
@@ -11,9 +11,29 @@ from esockd_core._connection import NORMAL, RESET
 
 if TYPE_CHECKING:
     from esockd_core._carried import Carried
+    from esockd_core._upstreams import Place, Upstream
 
 UPSTREAM_FAILED: Final = "upstream_failed"
 HALF_CLOSED_TIMEOUT: Final = "half_closed_timeout"
+
+
+class Forwarding(Protocol):
+    """What connects one client with an upstream, on its event loop."""
+
+    async def connect(self, place: Place, upstream: Upstream, header: bytes, timeout_s: float) -> Carried:
+        """Connect: send the header, and do the TLS handshake if the upstream wants one.
+
+        What fails or is cancelled leaves nothing open.
+
+        Raises:
+            OSError: Nobody takes the connection there, or not in time.
+            UpstreamRefused: It was lost at once, or the handshake failed.
+        """
+        ...
+
+    def relay(self, upstream: Carried, half_closed_timeout_s: float | None) -> Relay:
+        """A relay between the client and the upstream, to be run."""
+        ...
 
 
 class Relay(ABC):

@@ -11,10 +11,7 @@ if TYPE_CHECKING:
     import socket
     from contextlib import AbstractAsyncContextManager
 
-    from esockd_core._carried import Carried
-    from esockd_core._relay import Relay
     from esockd_core._service import Service
-    from esockd_core._upstreams import Place, Upstream
 
 
 class Carrier(Protocol):
@@ -40,35 +37,3 @@ def open_carrier(service: Service) -> AbstractAsyncContextManager[Carrier]:
     from esockd_core._transports.trio_accept import open_trio_carrier  # noqa: PLC0415 (trio is an extra)
 
     return open_trio_carrier(service)
-
-
-class Forwarding(Protocol):
-    """What forwarding asks of an event loop."""
-
-    async def connect(
-        self, client: Carried, place: Place, upstream: Upstream, header: bytes, timeout_s: float
-    ) -> Carried:
-        """Connect a client's upstream: send the header, and do the TLS handshake if it wants one.
-
-        What fails or is cancelled leaves nothing open.
-
-        Raises:
-            OSError: Nobody takes the connection there, or not in time.
-            UpstreamRefused: The handshake failed.
-        """
-        ...
-
-    def relay(self, client: Carried, upstream: Carried, half_closed_timeout_s: float | None) -> Relay:
-        """A relay between the two, to be run."""
-        ...
-
-
-def open_forwarding() -> Forwarding:
-    """Forwarding for the event loop that runs."""
-    if anyio.get_cancelled_exc_class() is CancelledError:
-        from esockd_core._transports.asyncio_forward import AsyncioForwarding  # noqa: PLC0415
-
-        return AsyncioForwarding()
-    from esockd_core._transports.trio_forward import TrioForwarding  # noqa: PLC0415 (trio is an extra)
-
-    return TrioForwarding()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from esockd_core._options import PeerName
     from esockd_core._peer_certificate import TlsInfo
+    from esockd_core._relay import Forwarding
     from esockd_core._service import Service
     from esockd_core._tls_options import TlsOptions
 
@@ -310,6 +311,11 @@ class AsyncioConnection(Carried, asyncio.Protocol):
         """Let another protocol have what comes from now on; give what came before."""
         self._transport.set_protocol(protocol)
         return b"" if self._chunk is None else self._take_all()
+
+    def forwarding(self) -> Forwarding:
+        from esockd_core._transports.asyncio_forward import AsyncioForwarding  # noqa: PLC0415 (it is built on this)
+
+        return AsyncioForwarding(self)
 
     async def start_tls(self, options: TlsOptions, received: bytes = b"") -> None:
         from esockd_core._transports.asyncio_tls import start_tls  # noqa: PLC0415 (most programs never do)

@@ -161,13 +161,14 @@ class AsyncioRelay(Relay):
 
 
 class AsyncioForwarding:
-    """Forwards on the running asyncio or uvloop loop; see `Forwarding`."""
+    """Connects one client with upstreams; see `Forwarding`."""
 
-    async def connect(
-        self, client: Carried, place: Place, upstream: Upstream, header: bytes, timeout_s: float
-    ) -> AsyncioUpstream:
-        """Connect a client's upstream."""
-        connection = AsyncioUpstream(client.service, place)
+    def __init__(self, client: AsyncioConnection) -> None:
+        self._client = client
+
+    async def connect(self, place: Place, upstream: Upstream, header: bytes, timeout_s: float) -> AsyncioUpstream:
+        """Connect with an upstream."""
+        connection = AsyncioUpstream(self._client.service, place)
         try:
             async with asyncio.timeout(timeout_s):
                 await connection.open(place, upstream, header)
@@ -176,6 +177,6 @@ class AsyncioForwarding:
             raise
         return connection
 
-    def relay(self, client: Carried, upstream: Carried, half_closed_timeout_s: float | None) -> AsyncioRelay:
-        """A relay between the two, to be run."""
-        return AsyncioRelay(client, upstream, half_closed_timeout_s)
+    def relay(self, upstream: Carried, half_closed_timeout_s: float | None) -> AsyncioRelay:
+        """A relay between the client and an upstream, to be run."""
+        return AsyncioRelay(self._client, upstream, half_closed_timeout_s)

@@ -20,6 +20,7 @@ from esockd_core._connection import KILLED, NORMAL, READ_BYTES, SHUTDOWN, as_byt
 if TYPE_CHECKING:
     from esockd_core._options import PeerName
     from esockd_core._peer_certificate import TlsInfo
+    from esockd_core._relay import Forwarding
     from esockd_core._service import Service
     from esockd_core._tls_options import TlsOptions
 
@@ -271,6 +272,11 @@ class TrioConnection(Carried):
     @property
     def tls(self) -> TlsInfo | None:
         return getattr(self._socket, "info", None)
+
+    def forwarding(self) -> Forwarding:
+        from esockd_core._transports.trio_forward import TrioForwarding  # noqa: PLC0415 (it is built on this)
+
+        return TrioForwarding(self, self._nursery)
 
     async def start_tls(self, options: TlsOptions, received: bytes = b"") -> None:
         from esockd_core._transports.trio_upgrade import start_tls  # noqa: PLC0415 (most programs never do)

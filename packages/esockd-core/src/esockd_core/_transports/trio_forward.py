@@ -110,17 +110,18 @@ class TrioRelay(Relay):
 
 
 class TrioForwarding:
-    """Forwards on trio; see `Forwarding`."""
+    """Connects one client with upstreams; see `Forwarding`."""
 
-    async def connect(
-        self, client: Carried, place: Place, upstream: Upstream, header: bytes, timeout_s: float
-    ) -> TrioUpstream:
-        """Connect a client's upstream."""
+    def __init__(self, client: TrioConnection, nursery: trio.Nursery) -> None:
+        self._client = client
+        self._nursery = nursery
+
+    async def connect(self, place: Place, upstream: Upstream, header: bytes, timeout_s: float) -> TrioUpstream:
+        """Connect with an upstream."""
         family, address = place
-        nursery = cast("TrioConnection", client)._nursery  # noqa: SLF001 (where the tasks of connections are)
         with trio.move_on_after(timeout_s):
             connected = connect_unix(address) if family == socket.AF_UNIX else await _connect_tcp(family, address)
-            connection = TrioUpstream(client.service, nursery, connected)
+            connection = TrioUpstream(self._client.service, self._nursery, connected)
             try:
                 await connection.open(upstream, header)
             except BaseException:
@@ -129,9 +130,9 @@ class TrioForwarding:
             return connection
         raise TimeoutError
 
-    def relay(self, client: Carried, upstream: Carried, half_closed_timeout_s: float | None) -> TrioRelay:
-        """A relay between the two, to be run."""
-        return TrioRelay(client, upstream, half_closed_timeout_s)
+    def relay(self, upstream: Carried, half_closed_timeout_s: float | None) -> TrioRelay:
+        """A relay between the client and an upstream, to be run."""
+        return TrioRelay(self._client, upstream, half_closed_timeout_s)
 
 
 async def _connect_tcp(family: int, address: Any) -> socket.socket:
