@@ -131,10 +131,14 @@ def test_a_client_that_finishes_and_an_upstream_that_is_silent_end_in_time(start
     [
         (["forward", "0"], 'forward: the upstream is missing. Write "forward:HOST:PORT"'),
         (["forward:", "0"], 'forward: the upstream is missing. Write "forward:HOST:PORT"'),
-        (["forward:localhost", "0"], 'bad upstream "localhost": the port is missing. Use "host:6379"'),
-        (["forward::6379", "0"], 'bad upstream ":6379": the host is missing. Use "host:6379"'),
-        (["forward:localhost:99999", "0"], 'bad upstream "localhost:99999": port 99999 is out of range'),
-        (["forward:http://localhost:80", "0"], 'unknown scheme "http"'),
+        (["forward:localhost", "0"], 'bad upstream "localhost": the port is missing. Write "forward:HOST:PORT"'),
+        (["forward::6379", "0"], 'bad upstream ":6379": the host is missing. Write "forward:HOST:PORT"'),
+        (
+            ["forward:localhost:99999", "0"],
+            'bad upstream "localhost:99999": port 99999 is out of range: 1 to 65535. Write',
+        ),
+        (["forward:http://localhost:80", "0"], 'unknown scheme "http": tcp, tls, udp or dtls.'),
+        (["forward:*:80", "0"], 'bad upstream "*:80": nothing can connect to it. Write "forward:HOST:PORT"'),
         (["forward:localhost:1,,localhost:2", "0"], 'bad upstream ""'),
         (["forward:localhost:1", "0", "--connect-timeout", "5"], '--connect-timeout: bad duration "5"'),
         (["forward:localhost:1", "0", "--connect-timeout", "none"], "connect_timeout is None"),

@@ -94,4 +94,8 @@ def read_forwarder(
             options["tls"] = UpstreamTlsOptions(ca_file=upstream_ca)
         return ForwardHandler(upstreams.split(","), **options)
     except InvalidOption as error:
-        raise UsageError(str(error), code="bad_upstream") from error
+        message = str(error).partition(" Use ")[0]
+        message += "" if message.endswith((".", "?")) else "."
+        if message.startswith("bad upstream"):
+            raise UsageError(message, code="bad_upstream", hint=HINT) from error
+        raise UsageError(message, code="bad_option") from error

@@ -59,7 +59,7 @@ def parse_upstream(value: object) -> Address:
         address = parse_address(value)
     except InvalidAddress as error:
         text = str(error).replace("bad address", "bad upstream", 1).replace(ADDRESS_FORMS, FORMS)
-        raise InvalidOption(text) from error
+        raise InvalidOption(text.replace("0 to 65535, where 0 takes any free port", "1 to 65535")) from error
     if address.kind not in ("host", "loopback", "unix") or address.is_datagram or address.port == 0:
         raise InvalidOption(f'bad upstream "{address}": nothing can connect to it. Use {FORMS}.')
     return address
