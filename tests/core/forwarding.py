@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from esockd_core.handlers import ForwardHandler
 
 
+RESET_AT_CLOSE = struct.pack("ii", 1, 0)
+
+
 @asynccontextmanager
 async def upstream(serve: Callable[[Any], Awaitable[None]]) -> AsyncIterator[int]:
     """A server of AnyIO's on 127.0.0.1; gives its port."""
@@ -66,7 +69,7 @@ async def read_all(stream: Any) -> bytes:
 def reset(stream: SocketStream) -> None:
     """Close a stream of AnyIO's so that its peer sees a reset (socket(7), SO_LINGER)."""
     raw = stream.extra(SocketAttribute.raw_socket)
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
 
 
 def open_files() -> int:

@@ -11,7 +11,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 from tests.core.conftest import connect, until
-from tests.core.forwarding import connected, echo, forwarding, open_files, read_all, reset, upstream
+from tests.core.forwarding import RESET_AT_CLOSE, connected, echo, forwarding, open_files, read_all, reset, upstream
 
 from esockd_core import handlers, open_listener
 from esockd_core.handlers import ForwardHandler
@@ -361,6 +361,68 @@ async def test_hundreds_at_once_keep_their_bytes_apart() -> None:
         await until(lambda: not listener.connections)
         assert listener.stats().shutdown_counts == {"normal": 200}
         assert not listener._service.upstreams
+
+
+class Side:
+    """One end of a forwarded connection, which sends, finishes, vanishes or resets at random."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.sent = b""
+        self.received = b""
+        self.saw_end = False
+        self.is_broken = False
+        self._data = chance.randbytes(chance.randrange(1, 400_000))
+        self._end = chance.choice(("finish", "finish", "vanish", "reset"))
+
+    async def talk(self, raw: socket.socket) -> None:
+        with raw, anyio.move_on_after(0.5):
+            raw.setblocking(False)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._read, raw)
+                await self._write(raw)
+                if self._end != "finish":
+                    tasks.cancel_scope.cancel()
+
+    async def _read(self, raw: socket.socket) -> None:
+        with suppress(OSError):
+            while data := await take(raw):
+                self.received += data
+            self.saw_end = True
+
+    async def _write(self, raw: socket.socket) -> None:
+        try:
+            while len(self.sent) < len(self._data):
+                await anyio.wait_writable(raw)
+                count = raw.send(self._data[len(self.sent) :][:65_536])
+                self.sent += self._data[len(self.sent) :][:count]
+            if self._end == "finish":
+                raw.shutdown(socket.SHUT_WR)
+            elif self._end == "reset":
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
+        except OSError:
+            self.is_broken = True  # a reset is told once: to whoever sends, or to whoever receives
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_an_end_of_file_means_that_every_byte_came_whatever_breaks(seed: int) -> None:
+    """Half of the time the listener is killed in the midst."""
+    chance = random.Random(seed)
+    pairs: list[tuple[Side, Side]] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        handler = ForwardHandler(server.getsockname())
+        async with forwarding(handler, linger_timeout=0.1) as listener, anyio.create_task_group() as tasks:
+            for _ in range(30):
+                pairs.append((Side(chance), Side(chance)))
+                tasks.start_soon(pairs[-1][0].talk, connect(listener))
+                await anyio.wait_readable(server)
+                tasks.start_soon(pairs[-1][1].talk, server.accept()[0])
+            if seed % 2:
+                await listener.kill()
+    for client, served in pairs:
+        for sink, source in ((client, served), (served, client)):
+            assert source.sent.startswith(sink.received)
+            assert not sink.saw_end or sink.is_broken or sink.received == source.sent
+    assert sum(client.saw_end for client, _ in pairs) > (0 if seed % 2 else 5)
 
 
 async def test_unix_upstreams_are_reached_by_path_and_by_abstract_name(tmp_path: Path) -> None:
