@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from esockd_core._connection import State
     from esockd_core._options import PeerName
+    from esockd_core._relay import Forwarding
     from esockd_core._service import Service
 
 YIELD_EVERY: Final = 32  # operations that did not block, before the other connections get their turn
@@ -98,8 +99,7 @@ class Carried(StreamConnection):
                 self._begin_close()
             return
         if how == "rst":
-            with suppress(OSError):  # the peer may be gone already
-                self._raw_socket().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
+            self._reset_at_close()
         self.abort_socket()
 
     # Its end
@@ -161,6 +161,18 @@ class Carried(StreamConnection):
             self._error = ConnectionAbortedError(f"aborted by the listener: {reason}")
         self.abort_socket()
 
+    def reset(self, reason: str = NORMAL) -> None:
+        """Close at once, throwing away what was not sent, and have the peer see a reset: this was no orderly end."""
+        if reason != NORMAL:
+            self._reason = self._reason or reason
+        if not self._closing:
+            self._reset_at_close()
+        self.abort_socket()
+
+    def _reset_at_close(self) -> None:
+        with suppress(OSError):  # the peer may be gone already
+            self._raw_socket().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
+
     @abstractmethod
     def abort_socket(self) -> None:
         """Close the socket at once; the handler finds out at its next call."""
@@ -210,11 +222,30 @@ class Carried(StreamConnection):
         """Bytes handed over that the peer's kernel has not acknowledged: here and in this kernel (tcp(7), SIOCOUTQ)."""
         try:
             queued = fcntl.ioctl(self._raw_socket().fileno(), termios.TIOCOUTQ, bytes(4))
-        except (OSError, ValueError):  # closed under us
+        except (ClosedResourceError, OSError, ValueError):  # closed under us
             return 0
         return self.unsent_bytes() + int.from_bytes(queued, sys.byteorder)
 
     # Looking at it
+
+    @property
+    def service(self) -> Service:
+        """What the connections of its listener share."""
+        return self._service
+
+    def forwarding(self) -> Forwarding:
+        """What connects it with an upstream."""
+        raise TypeError(f"only connections with a socket can be forwarded, and {self!r} has none")
+
+    @property
+    def has_finished(self) -> bool:
+        """Whether the peer finished sending."""
+        return self._eof
+
+    @property
+    def end_reason(self) -> str | None:
+        """What its end will count under, where somebody has said so."""
+        return self._reason
 
     @property
     def is_upgrading(self) -> bool:

@@ -20,6 +20,7 @@ from esockd_core._connection import KILLED, NORMAL, READ_BYTES, SHUTDOWN, as_byt
 if TYPE_CHECKING:
     from esockd_core._options import PeerName
     from esockd_core._peer_certificate import TlsInfo
+    from esockd_core._relay import Forwarding
     from esockd_core._service import Service
     from esockd_core._tls_options import TlsOptions
 
@@ -245,6 +246,11 @@ class TrioConnection(Carried):
             self._service.blocked.pop(self, None)
             self._wake_senders()
 
+    async def _wait_flushed(self) -> None:
+        while self._flushing and not self._lost:
+            self._flushed = self._flushed or trio.Event()
+            await self._flushed.wait()
+
     def _wake_senders(self) -> None:
         if self._flushed is not None:
             self._flushed.set()
@@ -267,6 +273,11 @@ class TrioConnection(Carried):
     def tls(self) -> TlsInfo | None:
         return getattr(self._socket, "info", None)
 
+    def forwarding(self) -> Forwarding:
+        from esockd_core._transports.trio_forward import TrioForwarding  # noqa: PLC0415 (it is built on this)
+
+        return TrioForwarding(self, self._nursery)
+
     async def start_tls(self, options: TlsOptions, received: bytes = b"") -> None:
         from esockd_core._transports.trio_upgrade import start_tls  # noqa: PLC0415 (most programs never do)
 
@@ -276,9 +287,7 @@ class TrioConnection(Carried):
             raise BusyResourceError("receiving from")
         self._receiving = True
         try:
-            while self._flushing and not self._lost:  # what was sent in the clear
-                self._flushed = self._flushed or trio.Event()
-                await self._flushed.wait()
+            await self._wait_flushed()  # what was sent in the clear
             self._socket = await start_tls(self, self._socket, options.context, received, self._service)
             self._may_be_readable = True
         finally:

@@ -28,19 +28,18 @@ logger = logging.getLogger("esockd_core")
 PEEK_BYTES: Final = 4_096  # most headers have less than 600 (PP 2.2)
 
 
-async def shake_hands(raw: socket.socket, context: ssl.SSLContext, received: bytes) -> TlsSocket:
+async def shake_hands(raw: socket.socket, engine: TlsEngine, received: bytes) -> TlsSocket:
     """Do the handshake.
 
     Args:
         raw: The connection's socket.
-        context: What to speak TLS with.
+        engine: A fresh one.
         received: What came from the socket already.
 
     Raises:
         UpgradeRefused: It failed.
         OSError: The socket failed.
     """
-    engine = TlsEngine(context)
     plaintext = engine.feed(received) if received else b""
     while True:
         unsent = memoryview(engine.take())
@@ -50,7 +49,7 @@ async def shake_hands(raw: socket.socket, context: ssl.SSLContext, received: byt
             except BlockingIOError:
                 await wait_writable(raw)
         if engine.error is not None:
-            raise UpgradeRefused(TLS_FAILED, f"TLS handshake: {engine.error.reason or engine.error}")
+            raise UpgradeRefused(TLS_FAILED, f"TLS handshake: {engine.why_failed()}")
         if engine.handshaken:
             return TlsSocket(raw, engine, plaintext)
         await wait_readable(raw)
@@ -88,7 +87,9 @@ class _TrioUpgrade(Upgraded, TrioConnection):
             self._judge_source()
             if upgrades.context is not None:
                 self._service.upgrading.handshakes[self] = trio.current_time()
-                self._socket = cast("socket.socket", await shake_hands(self._socket, upgrades.context, unread))
+                self._socket = cast(
+                    "socket.socket", await shake_hands(self._socket, TlsEngine(upgrades.context), unread)
+                )
                 self._service.upgrading.handshake_done(self, trio.current_time())
             elif unread:
                 self._socket = cast("socket.socket", Prefixed(self._socket, unread))
@@ -192,7 +193,7 @@ async def start_tls(
         raise RuntimeError("the connection has TLS already")  # noqa: TRY004 (it is no matter of types)
     service.upgrading.handshakes[connection] = trio.current_time()
     try:
-        secured = cast("socket.socket", await shake_hands(raw, context, received))
+        secured = cast("socket.socket", await shake_hands(raw, TlsEngine(context), received))
         service.upgrading.handshake_done(connection, trio.current_time())
     except UpgradeRefused as refused:
         connection.close_nowait(refused.reason)
