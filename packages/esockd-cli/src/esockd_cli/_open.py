@@ -174,6 +174,7 @@ def open_command(
     ] = None,
     cert: upgrade.Cert = None,
     key: upgrade.Key = None,
+    key_password_file: upgrade.KeyPasswordFile = None,
     client_ca: upgrade.ClientCa = None,
     alpn: upgrade.Alpn = None,
     tls_min: upgrade.TlsMin = None,
@@ -217,7 +218,15 @@ def open_command(
     raise_open_file_limit()
     try:
         addresses = [parse_address(text) for text in listen]
-        tls = read_tls_options(addresses, cert=cert, key=key, client_ca=client_ca, alpn=alpn or (), tls_min=tls_min)
+        tls = read_tls_options(
+            addresses,
+            cert=cert,
+            key=key,
+            key_password_file=key_password_file,
+            client_ca=client_ca,
+            alpn=alpn or (),
+            tls_min=tls_min,
+        )
         options = ListenerOptions(
             acceptors=acceptors,
             max_connections=parse_count("--max-connections", max_connections),
