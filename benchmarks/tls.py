@@ -2,10 +2,12 @@
 
     python benchmarks/tls.py                    some minutes
     python benchmarks/tls.py --rounds 5 --only uvloop
+    python benchmarks/tls.py handshake          some seconds
 
 `echo`: CPU time of the server for one 64-byte message in and out over TLS 1.3, 32 connections, each message compared.
 `idle`: growth of the server's private memory for a connection that echoed once and is held. `stalled`: how long a
-client takes to connect, shake hands and get one echo while others hold half a handshake. Medians over interleaved
+client takes to connect, shake hands and get one echo while others hold half a handshake. `handshake`: CPU time of the
+engine for one handshake, and the longest step of it: what the event loop stands still for. Medians over interleaved
 rounds; ratios are taken within each round. Needs trustme (it is in the group "test") for its certificate.
 """
 
@@ -27,8 +29,10 @@ import trustme
 from harness.costs import cpu_ns, private_bytes
 from harness.machine import CpuShares, facts, raise_descriptor_limit, share_cpus
 from harness.processes import end_on_sigterm, serving
-from harness.rounds import Sample, interleaved
+from harness.rounds import Sample, Series, interleaved
 from harness.tables import figure, markdown
+from tls_handshakes import CASES as HANDSHAKES
+from tls_handshakes import Handshakes
 
 PEER = Path(__file__).resolve().parent / "peers" / "tls_echo.py"
 CONNECTIONS = 32
@@ -37,6 +41,7 @@ WARM_UP_TURNS = 30
 FIRST_CONNECTIONS = 100
 IDLE_CONNECTIONS = 500
 STALLED = (0, 2_000)
+TABLES = ("echo", "idle", "stalled", "handshake")
 TRIES = 200
 HALF_A_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
 
@@ -124,10 +129,48 @@ def take_turns(clients: list[ssl.SSLSocket], turns: int) -> None:
                 raise AssertionError("the echo differs")
 
 
+def print_costs(title: str, unit: str, results: dict[str, Series], digits: int) -> None:
+    """A table of what each server costs, beside AnyIO's on the same loop."""
+    rows = []
+    for case, series in results.items():
+        anyios = results.get(f"anyio.TLSStream, {case.rpartition(', ')[2]}")
+        rows.append([case, figure(series, digits), "" if anyios is None else f"{series.ratio_to(anyios):.2f}"])
+    print(f"\n## {title}\n\n{markdown(['server', unit, 'vs anyio, same loop'], rows)}", flush=True)
+
+
+def print_stalled(bench: Bench, cases: list[str]) -> None:
+    """A table of what a client waits beside stalled handshakes."""
+    rows = []
+    for case in (case for case in cases if case.startswith("esockd")):
+        for count in STALLED:
+            taken = bench.stalled(case, count)
+            rows.append([case, str(count), f"{median(taken):.2f}", f"{quantiles(taken, n=100)[98]:.2f}"])
+    print(f"\n## stalled\n\n{markdown(['server', 'stalled handshakes', 'median ms', 'p99 ms'], rows)}", flush=True)
+
+
+def print_handshakes(results: dict[str, Series]) -> None:
+    """A table of what a handshake costs, and of its longest step."""
+    rows = []
+    for case, series in results.items():
+        longest = sorted(step for sample in series.samples for step in sample.report["longest_us"])
+        rows.append(
+            [
+                case,
+                figure(series, 0),
+                f"{1_000_000 / series.middle:,.0f}",
+                f"{median(longest):,.0f}",
+                f"{quantiles(longest, n=100)[98]:,.0f}",
+            ]
+        )
+    header = ["key", "CPU µs/handshake (range)", "a second of CPU", "longest step µs, median", "p99"]
+    print(f"\n## handshake\n\n{markdown(header, rows)}", flush=True)
+
+
 def main() -> None:
-    """Print the facts and three tables."""
+    """Print the facts and the tables."""
     end_on_sigterm()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tables", nargs="*", choices=TABLES, default=TABLES, metavar="TABLE", help=", ".join(TABLES))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--turns", type=int, default=300, help="messages of each connection")
     parser.add_argument("--only", type=re.compile, default=re.compile(""), help="cases whose name matches")
@@ -138,24 +181,21 @@ def main() -> None:
         print(f"- {name}: {value}")
     print(f"- OpenSSL: {ssl.OPENSSL_VERSION}", flush=True)
     cases = [case for case in CASES if options.only.search(case)]
+
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), shares, options.turns)
-        for title, unit, measure, digits in (
-            ("echo", "CPU µs/op (range)", bench.echo, 1),
-            ("idle", "bytes (range)", bench.idle, 0),
-        ):
-            results = interleaved(cases, options.rounds, measure, lambda line: print(line, file=sys.stderr, flush=True))
-            rows = []
-            for case, series in results.items():
-                anyios = results.get(f"anyio.TLSStream, {case.rpartition(', ')[2]}")
-                rows.append([case, figure(series, digits), "" if anyios is None else f"{series.ratio_to(anyios):.2f}"])
-            print(f"\n## {title}\n\n{markdown(['server', unit, 'vs anyio, same loop'], rows)}", flush=True)
-        rows = []
-        for case in (case for case in cases if case.startswith("esockd")):
-            for count in STALLED:
-                taken = bench.stalled(case, count)
-                rows.append([case, str(count), f"{median(taken):.2f}", f"{quantiles(taken, n=100)[98]:.2f}"])
-        print(f"\n## stalled\n\n{markdown(['server', 'stalled handshakes', 'median ms', 'p99 ms'], rows)}", flush=True)
+        if "echo" in options.tables:
+            print_costs("echo", "CPU µs/op (range)", interleaved(cases, options.rounds, bench.echo, tell), 1)
+        if "idle" in options.tables:
+            print_costs("idle", "bytes (range)", interleaved(cases, options.rounds, bench.idle, tell), 0)
+        if "stalled" in options.tables:
+            print_stalled(bench, cases)
+        if "handshake" in options.tables:
+            shaken = {case: Handshakes(Path(folder), case) for case in HANDSHAKES}
+            print_handshakes(interleaved(shaken, options.rounds, lambda case: shaken[case].measure(), tell))
 
 
 if __name__ == "__main__":

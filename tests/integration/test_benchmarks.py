@@ -194,6 +194,18 @@ def test_the_comparison_prints_a_row_for_each_server_and_records_every_round(tmp
 
 
 @pytest.mark.usefixtures("load")
+def test_the_cost_of_handshakes_has_a_row_for_each_key_and_version() -> None:
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / "tls.py", "handshake", "--rounds", "1"],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=True,
+    )
+    for key in ("ECDSA P-256, TLS 1.3, resumed", "RSA 2048, TLS 1.2", "RSA 3072, TLS 1.3"):
+        assert f"| {key} " in done.stdout
+
+
 def test_a_server_that_does_not_start_stops_the_comparison_with_its_last_words() -> None:
     done = compare("--mode", "echo", "--only", "^mine$", "--also", f"mine={sys.executable} -c 'import nothing_of_it'")
     assert done.returncode == 1
