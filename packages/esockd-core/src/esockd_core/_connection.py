@@ -18,7 +18,7 @@ from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
 from anyio.abc import SocketAttribute
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Hashable, Mapping
 
     from esockd_core._options import PeerName
     from esockd_core._peer_certificate import TlsInfo
@@ -240,6 +240,8 @@ class Carried(StreamConnection):
 
     __slots__ = ()
 
+    counted_source: Hashable | None
+    """The source that holds a place of `max_connections_per_source`."""
     moved_bytes: int
     moved_at: float
     _service: Service
@@ -255,6 +257,16 @@ class Carried(StreamConnection):
         if self._eof and _consists_of(error, (EndOfStream,)):
             return NORMAL
         return self._service.handler_failed(self, error)
+
+    @property
+    def is_upgrading(self) -> bool:
+        """Whether no handler has seen it yet: a PROXY header or a TLS handshake comes first."""
+        return False
+
+    def kill(self) -> None:
+        """Close the socket at once and cancel the handler, because somebody said so."""
+        self.abort(KILLED)
+        self.cancel_handler(KILLED)
 
     @abstractmethod
     def unsent_bytes(self) -> int:

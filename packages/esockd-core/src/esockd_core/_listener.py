@@ -3,61 +3,64 @@
 from __future__ import annotations
 
 import logging
-import socket
-from contextlib import asynccontextmanager, suppress
+import time
+from contextlib import asynccontextmanager
 from dataclasses import replace
-from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-from esockd_core._acceptors import Acceptor, Acceptors
+from esockd_cidr import InvalidAddress as NoAddress
 from esockd_core._address import parse_address
 from esockd_core._admission import Admission
-from esockd_core._connection import READ_BYTES
+from esockd_core._control import UNSET, ListenerControl, Unset
 from esockd_core._ending import Ending, drain_connections, end_connections
 from esockd_core._errors import InvalidOption, ListenerClosed
+from esockd_core._explain import explain
+from esockd_core._inspection import (
+    ListenerStatus,
+    describe_connection,
+    find_connections,
+    page_of_connections,
+    top_sources,
+)
+from esockd_core._intake import Intake
 from esockd_core._limits import clamp_max_connections
-from esockd_core._options import DEFAULT_MAX_CONNECTIONS, ListenerOptions, merge_options
+from esockd_core._option_changes import merge_options, plan_options
+from esockd_core._options import DEFAULT_MAX_CONNECTIONS, ListenerOptions
 from esockd_core._service import Service
-from esockd_core._sockets import ListeningSockets, open_sockets
+from esockd_core._sockets import require_applicable
 from esockd_core._stats import Counters, Refusal, Stats
 from esockd_core._transports import open_carrier
 from esockd_core._upgrade import plan_upgrades
-from esockd_core._upgrade_admission import UpgradeAdmission
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from anyio.abc import TaskGroup, TaskStatus
+    from anyio.abc import TaskStatus
 
-    from esockd_cidr import AccessList
+    from esockd_cidr import AccessList, Match, Rule, RuleLike
+    from esockd_core._acceptors import Acceptor
     from esockd_core._address import Address
     from esockd_core._connection import StreamConnection
     from esockd_core._events import ConnectionEvent
+    from esockd_core._explain import Explanation
     from esockd_core._handler import Handler
+    from esockd_core._inspection import ConnectionInfo, ConnectionPage, ListenerState
+    from esockd_core._option_changes import OptionPlan
+    from esockd_core._sockets import ListeningSockets
     from esockd_core._tls_options import TlsOptions
-    from esockd_core._transports import Carrier
+    from esockd_core._top_sources import TopSource
 
 logger = logging.getLogger("esockd_core")
 
 TICK_S: Final = 0.1  # between two looks at timeouts and at the event loop's lag
 READ_PASSES: Final = 8  # of the event loop, before a drain: who was queued is registered, read from and seen to finish
-
-ListenerState: TypeAlias = Literal["new", "running", "suspended", "draining", "closed"]
-
-
-class Unset(Enum):
-    """Says that an argument was not given, where None means something."""
-
-    UNSET = "unset"
+KILL_CHUNK: Final = 256  # connections killed before the event loop gets its turn
 
 
-UNSET: Final = Unset.UNSET
-
-
-class Listener:
+class Listener(ListenerControl):
     """One opened address and the connections it accepted.
 
     Run it in a task group of your own, `await task_group.start(listener.run)`, or let `open_listener` or a `Server` do
@@ -88,20 +91,18 @@ class Listener:
     ) -> None:
         self.name = name
         self.address: Address = parse_address(address)
-        options = _fit(options or ListenerOptions())
         _require_stream(self.address)
+        options = _fit(options or ListenerOptions())
+        self._access = options.access_list()
+        options = replace(options, access_rules=self._access)  # what is asked for its rules has the live ones
         upgrades = plan_upgrades(self.address, options)
-        admission = Admission if upgrades is None else UpgradeAdmission
-        self._admission = admission(options, options.access_list(), counters or Counters(), is_inet=True)
+        self._admission = Admission(options, self._access, counters or Counters(), is_inet=True)
         self._service = Service(name, handler, options, self._admission, on_event)
         self._service.upgrades = upgrades
+        self._intake = Intake(self._service, self._fail)
         self._state: ListenerState = "new"
         self._was_run = False
-        self._was_open = False
-        self._sockets: ListeningSockets | None = None
-        self._acceptors: Acceptors | None = None
-        self._carrier: Carrier | None = None
-        self._task_group: TaskGroup | None = None
+        self._opened_at: float | None = None
         self._failure: Exception | None = None
         self._ending = Ending(options.shutdown_timeout)
         self._changing = anyio.Lock()  # one change of state at a time
@@ -125,73 +126,39 @@ class Listener:
             raise ListenerClosed(f"listener {self.name} was run already: make a new one")
         self._was_run = True
         try:
-            self._sockets = await self._open(self.address)
-            async with open_carrier(self._service) as self._carrier:
+            await self._intake.open(self.address)
+            async with open_carrier(self._service) as carrier:
                 try:
-                    self._make_acceptors()
-                    await self._serve(task_status)
+                    async with anyio.create_task_group() as task_group:
+                        self._intake.attach(carrier, task_group)
+                        task_group.start_soon(self._keep_house)
+                        self._accept()
+                        self._opened_at = time.time()
+                        task_status.started(self)
+                        await self._serve()
+                        task_group.cancel_scope.cancel()
                 finally:
                     with anyio.CancelScope(shield=True):
                         await end_connections(self._service)
         finally:
             self._state = "closed"
-            self._close_sockets()
+            self._intake.close()
             self._closed.set()
         if self._failure is not None:
             raise self._failure
 
-    async def _serve(self, task_status: TaskStatus[Listener]) -> None:
-        async with anyio.create_task_group() as self._task_group:
-            self._task_group.start_soon(self._keep_house)
-            self._start_accepting()
-            self._was_open = True
-            task_status.started(self)
-            await self._end_requested.wait()
-            async with self._changing:
-                self._state = "draining"
-                await self._stop_accepting()
-            for _ in range(READ_PASSES):
-                await checkpoint()
-            await drain_connections(self._service, self._ending)
-            self._task_group.cancel_scope.cancel()
+    async def _serve(self) -> None:
+        await self._end_requested.wait()
+        async with self._changing:
+            self._state = "draining"
+            await self._intake.finish()
+        for _ in range(READ_PASSES):
+            await checkpoint()
+        await drain_connections(self._service, self._ending)
 
-    async def _open(self, address: Address) -> ListeningSockets:
-        sockets = await open_sockets(address, self.options.tcp, self.options.unix)
-        # Read from the socket: what is inherited may be of any family.
-        first, tcp = sockets.sockets[0], self.options.tcp
-        self._admission.is_inet = first.family != socket.AF_UNIX
-        self._service.read_bytes = tcp.read_chunk_bytes(first, READ_BYTES)
-        buffers = (tcp.receive_buffer_bytes, tcp.send_buffer_bytes)
-        self._service.sets_socket_options = not tcp.nodelay if self._admission.is_inet else any(buffers)
-        return sockets
-
-    def _make_acceptors(self) -> None:
-        if self._acceptors is None and self._sockets is not None and self._carrier is not None:
-            self._acceptors = Acceptors(self.name, self._sockets, self._carrier, self.options.acceptors)
-
-    def _start_accepting(self) -> None:
-        self._make_acceptors()
-        if self._acceptors is not None and self._task_group is not None:
-            self._acceptors.start(self._task_group, self._fail)
-            self._state = "running"
-
-    async def _stop_accepting(self) -> None:
-        """Take who waits in the kernel's queue already, and close the listening sockets."""
-        if self._acceptors is not None:
-            await self._acceptors.stop()
-        for listening in self._sockets.sockets if self._sockets is not None else ():
-            if self._carrier is not None:
-                with suppress(OSError):  # the failure that brought the listener here
-                    await self._carrier.serve_queued(listening)
-        self._close_sockets()
-
-    def _close_sockets(self) -> None:
-        if self._acceptors is not None:
-            self._acceptors.close()
-            self._acceptors = None
-        if self._sockets is not None:
-            self._sockets.close()
-            self._sockets = None
+    def _accept(self) -> None:
+        self._intake.start()
+        self._state = "running"
 
     def _fail(self, error: Exception) -> None:
         logger.error("listener %s: cannot accept any more: %r", self.name, error)
@@ -206,7 +173,8 @@ class Listener:
             due = now + TICK_S
             await anyio.sleep_until(due)
             now = anyio.current_time()
-            self._admission.loop_lag_s = max(0.0, now - due)
+            self._admission.loop_lag_s = lag_s = max(0.0, now - due)
+            self._service.counters.loop_lags.note(lag_s)
             try:
                 self._service.sweep(now)
                 if now - swept_at >= self._service.sweep_all_every_s:
@@ -226,8 +194,7 @@ class Listener:
         async with self._changing:
             self._require_open()
             self._state = "suspended"  # first: who is cancelled while it waits must find a listener that can resume
-            if self._acceptors is not None:
-                await self._acceptors.stop()
+            await self._intake.stop()
 
     async def resume(self) -> None:
         """Accept again.
@@ -237,10 +204,10 @@ class Listener:
         """
         async with self._changing:
             self._require_open()
-            if self._sockets is None:
+            if not self._intake.is_open:
                 raise ListenerClosed(f"listener {self.name} could not be reopened: try `reopen` again")
             if self._state == "suspended":
-                self._start_accepting()
+                self._accept()
 
     async def reopen(self, address: object = None) -> None:
         """Close the listening sockets and open new ones; connections stay open and counters go on.
@@ -265,19 +232,18 @@ class Listener:
             if moves:
                 _require_stream(wanted)
                 plan_upgrades(wanted, self.options)
-            place = wanted if moves or wanted.port != 0 else replace(wanted, port=self.port or 0)
-            fresh = await self._open(place) if moves else None
-            was_running, self._state = self._state == "running", "suspended"
-            try:
-                await self._stop_accepting()
-            except BaseException:
-                if fresh is not None:
-                    fresh.close()
-                raise
-            self._sockets = fresh or await self._open(place)
-            self.address = wanted
-            if was_running:
-                self._start_accepting()
+            fresh = await self._intake.open_sockets(wanted) if moves else None
+            await self._replace_sockets(wanted, fresh)
+
+    async def _replace_sockets(self, address: Address, fresh: ListeningSockets | None) -> None:
+        place = address
+        if fresh is None and address.port == 0:
+            place = replace(address, port=self.port or 0)
+        was_running, self._state = self._state == "running", "suspended"
+        await self._intake.replace(place, fresh)
+        self.address = address
+        if was_running:
+            self._accept()
 
     def _require_open(self) -> None:
         if self._state not in ("running", "suspended"):
@@ -302,11 +268,79 @@ class Listener:
         upgrades = self._service.upgrades
         if upgrades is None or upgrades.context is None or self.options.tls is None:
             raise InvalidOption(f"listener {self.name} on {self.address} speaks no TLS")
-        if options is None:
-            upgrades.context = self.options.tls.build_context()
-        else:
-            upgrades.context = options.context
-            self._service.options = replace(self.options, tls=options)
+        tls = replace(self.options.tls) if options is None else options  # a copy reads the files anew
+        upgrades.context = tls.context
+        self._service.options = replace(self.options, tls=tls)
+
+    async def plan_options(self, **changes: Any) -> OptionPlan:
+        """Say what `set_options` would do; see `ListenerControl`."""
+        new = self._checked(merge_options(self.options, changes))
+        return plan_options(self.options, new)
+
+    async def set_options(self, *, reopen: bool = False, **changes: Any) -> OptionPlan:
+        """Change single options; see `ListenerControl`."""
+        async with self._changing:
+            return await self._change_options(merge_options(self.options, changes), reopen=reopen)
+
+    async def reset_options(self, *, reopen: bool = False, **options: Any) -> OptionPlan:
+        """Replace all options; see `ListenerControl`."""
+        async with self._changing:
+            return await self._change_options(merge_options(None, options), reopen=reopen)
+
+    def _checked(self, options: ListenerOptions) -> ListenerOptions:
+        """Options that are fit for this listener.
+
+        Raises:
+            InvalidOption: They are not.
+        """
+        plan_upgrades(self.address, options)
+        require_applicable(self.address, options.tcp, options.unix)
+        return _fit(options)
+
+    async def _change_options(self, new: ListenerOptions, *, reopen: bool) -> OptionPlan:
+        """Let other options be in force: first all that may fail, then all that cannot."""
+        self._require_open()
+        old, new = self.options, self._checked(new)
+        plan = plan_options(old, new)
+        if plan.needs_reopen and not reopen:
+            raise InvalidOption(
+                f"{', '.join(plan.needs_reopen)}: this takes new listening sockets. Allow it with reopen=True; "
+                "connections stay open."
+            )
+        rules = new.access_list() if "access_rules" in plan else None
+        new = replace(new, access_rules=self._access)
+        self._service.options = new
+        try:
+            if plan.needs_reopen:
+                await self._replace_sockets(self.address, None)
+            elif self._intake.is_open:
+                await self._adjust_intake(old, plan)
+        except BaseException:
+            self._service.options = old
+            raise
+        if rules is not None:
+            self._access.replace(rules.rules, rules.default)
+        if "tls" in plan or "proxy_protocol" in plan:
+            self._service.upgrades = plan_upgrades(self.address, new)
+        self._admission.configure(new, self._service.connections.values())
+        self._ending.timeout_s = new.shutdown_timeout
+        self._service.announce_change()
+        return plan
+
+    async def _adjust_intake(self, old: ListenerOptions, plan: OptionPlan) -> None:
+        acceptors = None
+        if "acceptors" in plan or "when_full" in plan or "when_limited" in plan:
+            acceptors = self._intake.make_acceptors()
+        if "tcp" in plan:
+            try:
+                self._intake.set_socket_options(old)
+            except BaseException:
+                if acceptors is not None:
+                    acceptors.close()
+                raise
+        if acceptors is not None:
+            with anyio.CancelScope(shield=True):  # or nobody would accept any more
+                await self._intake.exchange_acceptors(acceptors, running=self._state == "running")
 
     async def drain(self, timeout: float | Unset | None = UNSET, rate: float | None = None) -> None:
         """Close the listener gracefully and wait until its last connection has ended.
@@ -354,7 +388,7 @@ class Listener:
     @property
     def was_open(self) -> bool:
         """Whether it ever accepted."""
-        return self._was_open
+        return self._opened_at is not None
 
     @property
     def options(self) -> ListenerOptions:
@@ -364,22 +398,22 @@ class Listener:
     @property
     def access_rules(self) -> AccessList:
         """The live access rules; a change holds for the next client."""
-        return self._admission.access
+        return self._access
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """What is really bound, one text a socket; empty before and after."""
-        return self._sockets.addresses if self._sockets is not None else ()
+        return self._intake.addresses
 
     @property
     def port(self) -> int | None:
         """The real port, the same for each socket; None for a Unix socket or when not open."""
-        return self._sockets.port if self._sockets is not None else None
+        return self._intake.port
 
     @property
     def acceptors(self) -> tuple[Acceptor, ...]:
         """The acceptors, one or more for each socket."""
-        return tuple(self._acceptors.acceptors) if self._acceptors is not None else ()
+        return self._intake.acceptors
 
     @property
     def connections(self) -> tuple[StreamConnection, ...]:
@@ -393,7 +427,102 @@ class Listener:
 
     def stats(self) -> Stats:
         """A snapshot of every counter."""
-        return self._service.snapshot()
+        return self._service.snapshot(self._intake.queue())
+
+    # The rest of `ListenerControl`, which says what each does
+
+    async def get_status(self) -> ListenerStatus:
+        """Name, state and addresses."""
+        return ListenerStatus(
+            name=self.name,
+            address=str(self.address),
+            state=self._state,
+            addresses=self.addresses,
+            port=self.port,
+            opened_at=self._opened_at,
+        )
+
+    async def get_stats(self) -> Stats:
+        """Every counter."""
+        return self.stats()
+
+    async def get_options(self) -> ListenerOptions:
+        """The options in force."""
+        return self.options
+
+    async def get_acceptors(self) -> tuple[Acceptor, ...]:
+        """The acceptors."""
+        return tuple(replace(acceptor) for acceptor in self.acceptors)
+
+    async def get_refusals(self) -> tuple[Refusal, ...]:
+        """The last refused sockets."""
+        return self.refusals
+
+    async def get_top_sources(self, most: int = 10) -> tuple[TopSource, ...]:
+        """The sources that come most often."""
+        return top_sources(self._service, most)
+
+    async def explain(self, address: str, upstream: str | None = None) -> Explanation:
+        """What would happen to a client that came now."""
+        try:
+            return explain(self._admission, self._state, address, upstream)
+        except NoAddress as error:
+            raise InvalidOption(str(error)) from error
+
+    async def get_access_rules(self) -> tuple[Rule, ...]:
+        """The access rules."""
+        return self._access.rules
+
+    async def allow(self, network: str) -> None:
+        """Let clients of a network in."""
+        self._access.prepend(("allow", network))
+
+    async def deny(self, network: str) -> None:
+        """Keep clients of a network out."""
+        self._access.prepend(("deny", network))
+
+    async def insert_rule(self, index: int, rule: RuleLike) -> None:
+        """Put a rule at a position."""
+        self._access.insert(index, rule)
+
+    async def remove_rule(self, rule: RuleLike) -> None:
+        """Take a rule out."""
+        self._access.remove(rule)
+
+    async def replace_rules(self, *rules: RuleLike) -> None:
+        """Exchange all rules."""
+        self._access.replace(rules)
+
+    async def test_rules(self, address: str) -> Match | None:
+        """The rule that decides about an address."""
+        return self._access.match(address)
+
+    async def list_connections(self, network: str | None = None, *, after: int = 0, limit: int = 100) -> ConnectionPage:
+        """A page of the open connections."""
+        return page_of_connections(self._service, network, after, limit)
+
+    async def find_connection(self, connection_id: int) -> ConnectionInfo | None:
+        """The connection with this id."""
+        found = self._service.connections.get(connection_id)
+        return None if found is None else describe_connection(found)
+
+    async def kill_connection(self, connection_id: int) -> bool:
+        """Close a connection at once."""
+        found = self._service.connections.get(connection_id)
+        if found is None:
+            return False
+        found.kill()
+        return True
+
+    async def kill_connections(self, network: str) -> int:
+        """Close the connections of clients within a network at once."""
+        killed = 0
+        for connection in find_connections(self._service, network):
+            connection.kill()
+            killed += 1
+            if killed % KILL_CHUNK == 0:
+                await checkpoint()
+        return killed
 
 
 def _require_stream(address: Address) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
-from difflib import get_close_matches
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from fractions import Fraction
 from inspect import iscoroutinefunction
 from math import isfinite
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from esockd_cidr import AccessList, CidrError, RuleLike
 from esockd_core._errors import InvalidOption
@@ -132,8 +131,15 @@ class ListenerOptions:
             raise InvalidOption(f"tcp is {self.tcp!r}; it takes a TcpOptions.")
         self.connection_limiter()
         self.source_limiter()
-        self.access_list()
+        self._keep_rules()
         self._check_upgrades()
+
+    def _keep_rules(self) -> None:
+        """Read the rules once: an iterator would be empty for who reads it next, and no rules allow everybody."""
+        if not isinstance(self.access_rules, AccessList):
+            object.__setattr__(self, "access_rules", self.access_list().rules)
+        if self.trusted is not None and not isinstance(self.trusted, AccessList | str):
+            object.__setattr__(self, "trusted", tuple(self.trusted))
 
     def _check_upgrades(self) -> None:
         for name in ("proxy_protocol_timeout", "handshake_timeout"):
@@ -202,27 +208,6 @@ class ListenerOptions:
         """New buckets for `max_conn_rate_per_source`, or None."""
         rate = _rate("max_conn_rate_per_source", self.max_conn_rate_per_source)
         return None if rate is None else KeyedTokenBucket(rate)
-
-
-def merge_options(options: ListenerOptions | None, changes: Mapping[str, Any]) -> ListenerOptions:
-    """Options with single ones changed; nested options may be given as mappings, which change theirs.
-
-    Raises:
-        InvalidOption: A name is unknown, or a value out of bounds.
-    """
-    options = options or ListenerOptions()
-    known = {field.name for field in fields(ListenerOptions)}
-    for name in changes:
-        if name not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = f'Did you mean "{close[0]}"?' if close else f"Known: {', '.join(sorted(known))}."
-            raise InvalidOption(f'unknown option "{name}". {hint}')
-    nested = {
-        name: replace(getattr(options, name), **value)
-        for name, value in changes.items()
-        if name in ("tcp", "unix") and isinstance(value, Mapping)
-    }
-    return replace(options, **{**changes, **nested})
 
 
 def _rate(name: str, value: RateLike | None) -> Rate | None:

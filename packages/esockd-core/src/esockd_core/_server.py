@@ -11,7 +11,7 @@ import anyio
 from esockd_core._address import parse_address
 from esockd_core._errors import AlreadyOpen, ListenerClosed, UnknownListener
 from esockd_core._listener import Listener
-from esockd_core._options import merge_options
+from esockd_core._option_changes import merge_options
 from esockd_core._stats import Counters
 
 if TYPE_CHECKING:

@@ -40,6 +40,8 @@ class Service:
 
     __slots__ = (
         "_changed",
+        "_starting",
+        "_starting_since",
         "admission",
         "blocked",
         "callbacks",
@@ -93,6 +95,8 @@ class Service:
         self.closing: dict[Carried, tuple[int, float]] = {}  # likewise, and bytes in the kernel
         self.upgrades: Upgrades | None = None
         self.upgrading = admission.upgrading
+        self._starting = 0  # handlers that the event loop will call for the first time, in one of its next passes
+        self._starting_since = 0.0
         self.turn = anyio.Lock()
         self._changed: anyio.Event | None = None
 
@@ -131,6 +135,21 @@ class Service:
         if self.on_event is not None:
             self._tell(ConnectionEvent("connection_stopped", self.name, connection, reason))
 
+    def handler_due(self) -> None:
+        """A task was made that calls a handler, on asyncio.
+
+        Two calls of the loop for a whole batch of accepts: the first comes behind the first handler, the second behind
+        all of them. So the delay noted for each is that of the last, and the look at the sockets that came after it.
+        """
+        if not self._starting:
+            self._starting_since = self.loop.time()
+            self.loop.call_soon(self.loop.call_soon, self._handlers_called)
+        self._starting += 1
+
+    def _handlers_called(self) -> None:
+        self.counters.accept_delays.note(self.loop.time() - self._starting_since, self._starting)
+        self._starting = 0
+
     async def changed(self) -> None:
         """Return when the next connection has ended, or somebody announces another change."""
         if self._changed is None:
@@ -155,8 +174,12 @@ class Service:
         )
         return HANDLER_ERROR
 
-    def snapshot(self) -> Stats:
-        """Every counter at this moment; bytes include those of open connections."""
+    def snapshot(self, accept_queue: tuple[int, int] | None) -> Stats:
+        """Every counter at this moment; bytes include those of open connections.
+
+        Args:
+            accept_queue: Length and limit of the kernel's queue of clients to accept, as far as it tells.
+        """
         counters = self.counters
         open_now = self.connections.values()
         return Stats(
@@ -173,7 +196,13 @@ class Service:
             bytes_in=counters.bytes_in + sum(connection.bytes_in for connection in open_now),
             bytes_out=counters.bytes_out + sum(connection.bytes_out for connection in open_now),
             shutdown_counts=dict(counters.shutdown_counts),
+            upgrading=len(self.upgrading),
+            accept_queue_length=None if accept_queue is None else accept_queue[0],
+            accept_queue_limit=None if accept_queue is None else accept_queue[1],
             loop_lag_s=self.admission.loop_lag_s,
+            loop_lags=counters.loop_lags.snapshot(),
+            accept_delays=counters.accept_delays.snapshot(),
+            handshakes=counters.handshakes.snapshot(),
         )
 
     def _tell(self, event: ConnectionEvent) -> None:
@@ -237,14 +266,15 @@ class Service:
     @property
     def leaves_in_backlog(self) -> bool:
         """Whether clients wait in the kernel's queue for room or a token, instead of being refused."""
-        return "backlog" in (self.options.when_full, self.options.when_limited)
+        return self.admission.waits_for_room or self.admission.waits_for_token
 
     async def wait_for_turn(self) -> None:
         """Return when the next client may be taken from the kernel's queue."""
         while True:
-            if self.options.when_full == "backlog" and not self.admission.has_room():
+            if self.admission.waits_for_room and not self.admission.has_room():
                 await self.changed()
-            elif self.options.when_limited == "backlog" and (delay_s := self.admission.wait_time_s()) > 0:
-                await anyio.sleep(delay_s)
+            elif self.admission.waits_for_token and (delay_s := self.admission.wait_time_s()) > 0:
+                with anyio.move_on_after(delay_s):
+                    await self.changed()  # the rate, perhaps
             else:
                 return

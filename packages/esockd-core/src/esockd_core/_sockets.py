@@ -10,7 +10,7 @@ from esockd_core._address import Address, Transport, describe_socket
 from esockd_core._errors import CannotBind, InvalidOption, SocketError
 from esockd_core._inherited import inherited_sockets, is_listening
 from esockd_core._internet import open_internet_sockets
-from esockd_core._tcp_options import FOR_DATAGRAMS, TcpOptions
+from esockd_core._tcp_options import FOR_DATAGRAMS, FOR_UNIX, TcpOptions
 from esockd_core._unix_socket import SocketFile, UnixOptions, bind_unix_path, locked_path
 
 if TYPE_CHECKING:
@@ -83,10 +83,7 @@ async def open_sockets(
         InvalidOption: An option is given that does not apply to the address.
     """
     tcp, unix = tcp or TcpOptions(), unix or UnixOptions()
-    if address.kind != "unix" and unix != UnixOptions():
-        raise InvalidOption(f"mode, owner and group apply to unix:PATH, not to {address}")
-    if address.is_datagram:
-        tcp.require_only(FOR_DATAGRAMS, "datagrams")
+    require_applicable(address, tcp, unix)
     match address.kind:
         case "unix":
             opened = _open_unix(address, tcp, unix)
@@ -97,6 +94,20 @@ async def open_sockets(
     if not address.is_datagram:
         tcp.warn_of_capped_buffers(opened.sockets[0])
     return opened
+
+
+def require_applicable(address: Address, tcp: TcpOptions, unix: UnixOptions) -> None:
+    """Refuse options that would silently do nothing.
+
+    Raises:
+        InvalidOption: One does not apply to the address.
+    """
+    if address.kind != "unix" and unix != UnixOptions():
+        raise InvalidOption(f"mode, owner and group apply to unix:PATH, not to {address}")
+    if address.kind == "unix":
+        tcp.require_only(FOR_UNIX, "Unix sockets")
+    if address.is_datagram:
+        tcp.require_only(FOR_DATAGRAMS, "datagrams")
 
 
 def _open_unix(address: Address, tcp: TcpOptions, unix: UnixOptions) -> ListeningSockets:

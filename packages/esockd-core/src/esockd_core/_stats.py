@@ -7,8 +7,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from esockd_core._histogram import Durations, Histogram
+from esockd_core._top_sources import TopSources
+
 MAX_SHUTDOWN_REASONS: Final = 32  # a handler may invent reasons; the table of them stays bounded
 OTHER: Final = "other"
+UPGRADE_FAILURES: Final = ("proxy_invalid", "proxy_timeout", "tls_failed", "handshake_timeout")
 
 
 class Refused(StrEnum):
@@ -61,7 +65,14 @@ class Stats:
         bytes_in: Bytes received from peers, over all connections since the listener's name was first opened.
         bytes_out: Bytes handed over for sending, likewise.
         shutdown_counts: Ended connections by reason, at most 32 reasons and "other".
+        upgrading: Connections among them that wait for a PROXY header or are in a TLS handshake.
+        accept_queue_length: Clients that wait in the kernel to be accepted; None for Unix sockets, and when closed.
+        accept_queue_limit: How many may, before the kernel turns clients away.
         loop_lag_s: How late the event loop last woke the listener, in seconds.
+        loop_lags: Every such lateness.
+        accept_delays: From a connection's admission, or the end of its upgrades, until its handler ran. Callback
+            handlers are called at once and not counted.
+        handshakes: Every TLS handshake that succeeded.
     """
 
     accepted: int
@@ -77,7 +88,23 @@ class Stats:
     bytes_in: int
     bytes_out: int
     shutdown_counts: dict[str, int]
+    upgrading: int
+    accept_queue_length: int | None
+    accept_queue_limit: int | None
     loop_lag_s: float
+    loop_lags: Durations
+    accept_delays: Durations
+    handshakes: Durations
+
+    @property
+    def refused(self) -> int:
+        """Sockets that were closed before they became connections."""
+        return sum(getattr(self, stage) for stage in Refused)
+
+    @property
+    def handshake_failures(self) -> dict[str, int]:
+        """Connections whose PROXY header or TLS handshake failed, by reason."""
+        return {reason: self.shutdown_counts[reason] for reason in UPGRADE_FAILURES if reason in self.shutdown_counts}
 
 
 @dataclass(slots=True)
@@ -95,6 +122,10 @@ class Counters:
     bytes_in: int = 0
     bytes_out: int = 0
     shutdown_counts: dict[str, int] = field(default_factory=dict)
+    sources: TopSources = field(default_factory=TopSources)
+    loop_lags: Histogram = field(default_factory=Histogram)
+    accept_delays: Histogram = field(default_factory=Histogram)
+    handshakes: Histogram = field(default_factory=Histogram)
     refusals: deque[Refusal] = field(default_factory=lambda: deque(maxlen=256))
 
     def count_refused(self, stage: Refused) -> None:
@@ -104,6 +135,6 @@ class Counters:
     def count_end(self, reason: str) -> None:
         """Count one ended connection under its reason."""
         counts = self.shutdown_counts
-        if reason not in counts and len(counts) >= MAX_SHUTDOWN_REASONS:
+        if reason not in counts and len(counts) >= MAX_SHUTDOWN_REASONS and reason not in UPGRADE_FAILURES:
             reason = OTHER
         counts[reason] = counts.get(reason, 0) + 1

@@ -68,6 +68,9 @@ class Upgrades:
         self.context = context
 
 
+NO_UPGRADES: Final = Upgrades(None, None)
+
+
 def plan_upgrades(address: Address, options: ListenerOptions) -> Upgrades | None:
     """What connections to an address go through before their handler; None for nothing.
 
@@ -177,7 +180,7 @@ class Upgraded(Carried):
 
     __slots__ = ()
 
-    UPGRADE_SLOTS = ("_header", "_is_ready", "_phase", "_source", "_upstream_tls", "counted_source")
+    UPGRADE_SLOTS = ("_header", "_is_ready", "_phase", "_source", "_upstream_tls")
 
     _service: Service
     _reason: str | None
@@ -186,21 +189,21 @@ class Upgraded(Carried):
     _header: ProxyHeader | None
     _source: PeerName | None
     _upstream_tls: TlsInfo | None
-    counted_source: str | None
-    """The source that holds a place of `max_connections_per_source`."""
 
     def _init_upgrade(self) -> None:
         self._is_ready = False
-        self._phase = self._header = self._source = self._upstream_tls = self.counted_source = None
+        self._phase = self._header = self._source = self._upstream_tls = None
 
     def _is_upgrading(self) -> bool:
         return self.id != 0 and not self._is_ready
 
+    @property
+    def is_upgrading(self) -> bool:
+        """Whether no handler has seen it yet."""
+        return self._is_upgrading()
+
     def _upgrades(self) -> Upgrades:
-        upgrades = self._service.upgrades
-        if upgrades is None:
-            raise AssertionError("a listener without upgrades makes no upgraded connection")
-        return upgrades
+        return self._service.upgrades or NO_UPGRADES  # headers may have been switched off meanwhile
 
     def header_timed_out(self) -> None:
         """The time for the header is over."""

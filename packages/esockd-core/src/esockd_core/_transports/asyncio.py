@@ -70,6 +70,7 @@ class AsyncioConnection(Carried, asyncio.Protocol):
         "_write_paused",
         "bytes_in",
         "bytes_out",
+        "counted_source",
         "draining",
         "id",
         "moved_at",
@@ -101,6 +102,7 @@ class AsyncioConnection(Carried, asyncio.Protocol):
         self.id = 0
         self.bytes_in = 0
         self.bytes_out = 0
+        self.counted_source = None
         self.moved_bytes = -1  # not looked at yet: the first look by `sweep_all` starts its idle time
         self.moved_at = 0.0
         self.draining = False
@@ -110,8 +112,8 @@ class AsyncioConnection(Carried, asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         service = self._service
         self._transport = transport  # type: ignore[assignment] # a stream has no other kind
-        self.socket_peername = peername = name_of(transport.get_extra_info("peername"))
-        if not service.admission.admits(peername):
+        self.socket_peername = name_of(transport.get_extra_info("peername"))
+        if not service.admission.admits(self):
             self._refuse(service.options.refuse_with)
             return
         if service.sets_socket_options:
@@ -132,6 +134,7 @@ class AsyncioConnection(Carried, asyncio.Protocol):
             self.close_nowait(self._reason_for(error))
         else:
             task.add_done_callback(self._handler_done)
+            service.handler_due()
 
     def _refuse(self, how: str | bytes) -> None:
         self._closing = True

@@ -72,6 +72,7 @@ class TrioConnection(Carried):
         "_unyielded",
         "bytes_in",
         "bytes_out",
+        "counted_source",
         "draining",
         "id",
         "moved_at",
@@ -104,6 +105,7 @@ class TrioConnection(Carried):
         self.id = 0
         self.bytes_in = 0
         self.bytes_out = 0
+        self.counted_source = None
         self.moved_bytes = -1  # not looked at yet: the first look by `sweep_all` starts its idle time
         self.moved_at = 0.0
         self.draining = False
@@ -117,7 +119,7 @@ class TrioConnection(Carried):
     def admit_and_start(self) -> None:
         """Judge the peer; serve it or turn it away."""
         service = self._service
-        if not service.admission.admits(self.socket_peername):
+        if not service.admission.admits(self):
             self._refuse(service.options.refuse_with)
             return
         service.started(self)
