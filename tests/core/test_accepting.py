@@ -12,68 +12,23 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
+from tests.core.conftest import answer, connect, echo, until
 
-from esockd_core import CallbackHandler, ConnectionEvent, Listener, StreamConnection, open_listener, parse_address
+from esockd_core import ConnectionEvent, StreamConnection, open_listener, parse_address
 from esockd_core._accept import BATCH, AcceptAnswer, answer_to
 from esockd_core._acceptors import Acceptors
 from esockd_core._errors import ListenerClosed
 from esockd_core._sockets import open_sockets
 from esockd_core._transports import asyncio_accept
 from esockd_core._transports.asyncio_accept import AsyncioCarrier
-from esockd_core._transports.trio import TrioCarrier
+from esockd_core._transports.trio_accept import TrioCarrier
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from esockd_core import Handler
 
 pytestmark = pytest.mark.anyio
 
 RESET = struct.pack("ii", 1, 0)
-
-
-async def echo(connection: StreamConnection) -> None:
-    async for data in connection:
-        await connection.send(data)
-
-
-class Echo(CallbackHandler):
-    def data_received(self, connection: StreamConnection, data: bytes) -> None:
-        connection.send_nowait(data)
-
-
-@pytest.fixture(params=[echo, Echo()], ids=["coroutine", "callback"])
-def handler(request: pytest.FixtureRequest) -> Handler:
-    chosen: Handler = request.param
-    return chosen
-
-
-def connect(listener: Listener) -> socket.socket:
-    """A client in the kernel's queue: the loop need not run for that."""
-    assert listener.port is not None
-    client = socket.create_connection(("127.0.0.1", listener.port), 5)
-    client.setblocking(False)
-    return client
-
-
-async def answer(client: socket.socket, question: bytes = b"hello") -> bytes:
-    """What the peer sends until it sent as much as the question, or finished."""
-    client.sendall(question)
-    answered = b""
-    with anyio.fail_after(5):
-        while len(answered) < len(question):
-            await anyio.wait_readable(client)
-            chunk = client.recv(65_536)
-            if not chunk:
-                break
-            answered += chunk
-    return answered
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with anyio.fail_after(10):
-        while not condition():  # noqa: ASYNC110
-            await anyio.sleep(0.01)
 
 
 def reset(client: socket.socket) -> None:

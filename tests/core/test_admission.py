@@ -10,60 +10,16 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
+from tests.core.conftest import answer, connect, echo, rest, until
 
-from esockd_core import CallbackHandler, Listener, Refused, Stats, StreamConnection, open_listener
+from esockd_core import Refused, Stats, open_listener
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from esockd_core import Handler
 
 pytestmark = pytest.mark.anyio
-
-
-async def echo(connection: StreamConnection) -> None:
-    async for data in connection:
-        await connection.send(data)
-
-
-class Echo(CallbackHandler):
-    def data_received(self, connection: StreamConnection, data: bytes) -> None:
-        connection.send_nowait(data)
-
-
-@pytest.fixture(params=[echo, Echo()], ids=["coroutine", "callback"])
-def handler(request: pytest.FixtureRequest) -> Handler:
-    chosen: Handler = request.param
-    return chosen
-
-
-def connect(listener: Listener, source: str = "127.0.0.1") -> socket.socket:
-    assert listener.port is not None
-    host = "::1" if ":" in source else "127.0.0.1"
-    client = socket.create_connection((host, listener.port), 5, (source, 0))
-    client.setblocking(False)
-    return client
-
-
-async def answer(client: socket.socket, question: bytes = b"") -> bytes:
-    """What the peer sends, up to as much as the question; without a question, until it finishes."""
-    answered = b""
-    client.send(question)
-    with anyio.fail_after(5):
-        while not question or len(answered) < len(question):
-            await anyio.wait_readable(client)
-            chunk = client.recv(65_536)
-            if not chunk:
-                break
-            answered += chunk
-    return answered
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with anyio.fail_after(10):
-        while not condition():  # noqa: ASYNC110
-            await anyio.sleep(0.01)
 
 
 def taken(stats: Stats) -> int:
@@ -109,7 +65,7 @@ async def test_a_denied_peer_and_a_dead_socket_spend_neither_token_nor_place() -
         dead.close()
         with connect(listener, "127.0.0.2") as denied, connect(listener) as allowed:
             await listener.resume()
-            assert await answer(denied) == b""
+            assert await rest(denied) == b""
             assert await answer(allowed, b"x") == b"x"
         assert limiter.asked == 1
     stats = listener.stats()
@@ -123,7 +79,7 @@ async def test_a_full_listener_spends_no_token() -> None:
         with connect(listener) as first:
             assert await answer(first, b"x") == b"x"
             with connect(listener) as second:
-                assert await answer(second) == b""
+                assert await rest(second) == b""
         assert limiter.asked == 1
 
 
@@ -153,7 +109,7 @@ async def test_the_first_matching_of_thousands_of_rules_decides() -> None:
     async with open_listener("echo", "127.0.0.1:0", echo, access_rules=rules) as listener:
         with connect(listener) as allowed, connect(listener, "127.0.0.3") as denied:
             assert await answer(allowed, b"x") == b"x"
-            assert await answer(denied) == b""
+            assert await rest(denied) == b""
         assert "127.0.0.3" in listener.refusals[-1].reason
 
 
@@ -163,7 +119,7 @@ async def test_a_live_change_of_the_rules_holds_for_the_next_client() -> None:
             assert await answer(before, b"x") == b"x"
             listener.access_rules.prepend("deny 127.0.0.1")
             with connect(listener) as after:
-                assert await answer(after) == b""
+                assert await rest(after) == b""
             assert await answer(before, b"x") == b"x"
 
 
@@ -172,7 +128,7 @@ async def test_a_rate_of_one_admits_one() -> None:
     async with open_listener("echo", "127.0.0.1:0", echo, max_conn_rate="1/h") as listener:
         with connect(listener) as first, connect(listener) as second:
             assert await answer(first, b"x") == b"x"
-            assert await answer(second) == b""
+            assert await rest(second) == b""
         assert (listener.stats().accepted, listener.stats().closed_rate_limited) == (1, 1)
 
 
@@ -182,7 +138,7 @@ async def test_connections_of_one_source_are_limited_and_its_places_come_back() 
             for _ in range(2):
                 with connect(listener, source) as first, connect(listener, source) as second:
                     assert await answer(first, b"x") == b"x"
-                    assert await answer(second) == b""
+                    assert await rest(second) == b""
                     with connect(listener, other) as third:
                         assert await answer(third, b"x") == b"x"
                 await until(lambda: listener.stats().current_connections == 0)
@@ -194,7 +150,7 @@ async def test_the_rate_of_one_source_does_not_spend_what_all_share() -> None:
     async with open_listener("echo", "127.0.0.1:0", echo, max_conn_rate_per_source="1/h", limiter=limiter) as listener:
         with connect(listener) as first, connect(listener) as second, connect(listener, "127.0.0.2") as other:
             assert await answer(first, b"x") == b"x"
-            assert await answer(second) == b""
+            assert await rest(second) == b""
             assert await answer(other, b"x") == b"x"
         assert limiter.asked == 2
 
@@ -264,9 +220,9 @@ async def test_a_refused_client_sees_how(how: Any, seen: Any, handler: Handler) 
         with connect(listener) as client:
             if seen is None:
                 with pytest.raises(ConnectionResetError):
-                    await answer(client)
+                    await rest(client)
             else:
-                assert await answer(client) == (how if seen is ... else seen)
+                assert await rest(client) == (how if seen is ... else seen)
 
 
 async def test_a_farewell_reaches_a_client_that_was_talking_already() -> None:
@@ -278,7 +234,7 @@ async def test_a_farewell_reaches_a_client_that_was_talking_already() -> None:
         with connect(listener) as client:
             client.sendall(b"x" * 10_000)
             await listener.resume()
-            assert await answer(client) == b"go away"
+            assert await rest(client) == b"go away"
 
 
 async def test_the_last_refusals_are_remembered_and_no_more_of_them() -> None:
@@ -290,7 +246,7 @@ async def test_the_last_refusals_are_remembered_and_no_more_of_them() -> None:
         # A client that left may count as early or as forbidden, by who was first.
         await until(lambda: taken(listener.stats()) == 300)
         with connect(listener, "127.0.0.9") as last:
-            assert await answer(last) == b""
+            assert await rest(last) == b""
         refusals = listener.refusals
     assert len(refusals) == 256
     peer = refusals[-1].peer
@@ -313,7 +269,7 @@ async def test_the_programs_own_hook_decides_about_load(has_room: bool, counts: 
     async with open_listener("echo", "127.0.0.1:0", echo, load_hook=hook) as listener:
         with connect(listener) as client:
             name = client.getsockname()
-            assert await answer(client, b"x" if has_room else b"") == (b"x" if has_room else b"")
+            assert await (answer(client, b"x") if has_room else rest(client)) == (b"x" if has_room else b"")
         stats = listener.stats()
         assert (stats.accepted, stats.closed_overloaded) == counts
     assert asked == [name]
@@ -330,7 +286,7 @@ async def test_a_hook_that_raises_refuses_its_client_and_harms_nobody_else(caplo
     async with open_listener("echo", "127.0.0.1:0", echo, load_hook=hook) as listener:
         for _ in range(10):
             with connect(listener) as refused:
-                assert await answer(refused) == b""
+                assert await rest(refused) == b""
         with connect(listener) as client:
             assert await answer(client, b"x") == b"x"
         assert listener.stats().closed_other_reasons == 10

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
+from tests.core.conftest import echo
 
-from esockd_core import CallbackHandler, Connection, Server, StreamConnection, open_listener
+from esockd_core import Server, open_listener
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,22 +18,6 @@ if TYPE_CHECKING:
     from esockd_core import ConnectionEvent, Handler
 
 pytestmark = pytest.mark.anyio
-
-
-async def echo(connection: Connection) -> None:
-    async for data in connection:
-        await connection.send(data)
-
-
-class Echo(CallbackHandler):
-    def data_received(self, connection: StreamConnection, data: bytes) -> None:
-        connection.send_nowait(data)
-
-
-@pytest.fixture(params=[echo, Echo()], ids=["coroutine", "callback"])
-def handler(request: pytest.FixtureRequest) -> Handler:
-    chosen: Handler = request.param
-    return chosen
 
 
 async def ask(client: SocketStream, question: bytes) -> bytes:

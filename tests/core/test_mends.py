@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 from anyio.abc import SocketAttribute
+from tests.core.conftest import echo, until
 
 from esockd_core import (
     ConnectionEvent,
@@ -25,20 +26,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 
-async def echo(connection: StreamConnection) -> None:
-    async for data in connection:
-        await connection.send(data)
-
-
 def port_of(listener: Listener) -> int:
     assert listener.port is not None
     return listener.port
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Wait for what no event announces; the caller's deadline bounds it."""
-    while not holds():  # noqa: ASYNC110
-        await anyio.sleep(0.01)
 
 
 connect = partial(anyio.connect_tcp, "127.0.0.1")

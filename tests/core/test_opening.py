@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
+from tests.core.conftest import answer, connect, echo, until
 
 from esockd_core import (
     AddressInUse,
@@ -18,47 +19,14 @@ from esockd_core import (
     Listener,
     ListenerClosed,
     Server,
-    StreamConnection,
     UnknownListener,
     open_listener,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = pytest.mark.anyio
-
-
-async def echo(connection: StreamConnection) -> None:
-    async for data in connection:
-        await connection.send(data)
-
-
-def connect(listener: Listener) -> socket.socket:
-    assert listener.port is not None
-    client = socket.create_connection(("127.0.0.1", listener.port), 5)
-    client.setblocking(False)
-    return client
-
-
-async def answer(client: socket.socket, question: bytes = b"Hello") -> bytes:
-    client.send(question)
-    answered = b""
-    with anyio.fail_after(5):
-        while len(answered) < len(question):
-            await anyio.wait_readable(client)
-            chunk = client.recv(65_536)
-            if not chunk:
-                break
-            answered += chunk
-    return answered
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with anyio.fail_after(10):
-        while not condition():  # noqa: ASYNC110
-            await anyio.sleep(0.01)
 
 
 async def test_a_listener_runs_in_the_callers_task_group() -> None:
@@ -66,7 +34,7 @@ async def test_a_listener_runs_in_the_callers_task_group() -> None:
     async with anyio.create_task_group() as tasks:
         listener: Listener = await tasks.start(Listener("echo", "127.0.0.1:0", echo).run)
         with connect(listener) as client:
-            assert await answer(client) == b"Hello"
+            assert await answer(client) == b"hello"
         await listener.close()
     assert (listener.state, listener.port, listener.addresses) == ("closed", None, ())
 
@@ -95,7 +63,7 @@ async def test_an_address_in_use_harms_neither_the_server_nor_its_listeners() ->
             await server.open("second", ("127.0.0.1", first.port), echo)
         assert server.listeners() == (first,)
         with connect(first) as client:
-            assert await answer(client) == b"Hello"
+            assert await answer(client) == b"hello"
 
 
 async def test_a_server_finds_listeners_by_name_and_address() -> None:
@@ -126,7 +94,7 @@ async def test_counters_belong_to_the_name_and_survive_closing() -> None:
         for number in (1, 2):
             listener = await server.open("echo", "127.0.0.1:0", echo)
             with connect(listener) as client:
-                assert await answer(client) == b"Hello"
+                assert await answer(client) == b"hello"
             await server.close("echo")
             assert listener.stats().accepted == number
 
@@ -151,13 +119,13 @@ async def test_reopening_keeps_connections_counters_and_port(address: object) ->
         listener = await server.open("echo", address, echo, max_connections=4, acceptors=2)
         before, port = listener.acceptors, listener.port
         with connect(listener) as first:
-            assert await answer(first) == b"Hello"
+            assert await answer(first) == b"hello"
             await server.reopen("echo")
             assert (listener.state, listener.port) == ("running", port)
             assert len(listener.acceptors) == len(before)
             with connect(listener) as second:
-                assert await answer(second) == b"Hello"
-            assert await answer(first) == b"Hello"
+                assert await answer(second) == b"hello"
+            assert await answer(first) == b"hello"
         assert listener.stats().accepted == 2
         with pytest.raises(UnknownListener):
             await server.reopen("other")
@@ -169,7 +137,7 @@ async def test_reopening_serves_who_waits_in_the_queue_and_leaves_a_suspended_li
         with connect(listener) as client:
             await listener.reopen()
             assert listener.state == "suspended"
-            assert await answer(client) == b"Hello"
+            assert await answer(client) == b"hello"
 
 
 async def test_a_listener_moves_to_another_address_or_stays_where_it_is() -> None:

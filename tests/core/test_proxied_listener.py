@@ -11,6 +11,7 @@ import pytest
 from anyio.abc import SocketAttribute
 
 from esockd_core import CallbackHandler, InvalidOption, ListenerOptions, StreamConnection, open_listener
+from esockd_core._carried import MAX_FAREWELLS
 from esockd_proxyproto import Command, Endpoint, ProxyHeader, SslInfo, SslSubtype, Tlv, TlvType, encode
 
 if TYPE_CHECKING:
@@ -220,6 +221,12 @@ async def test_whoever_stalls_at_any_byte_of_a_header_is_closed_by_its_deadline(
         for client in stalled:
             assert await answer(client) == b""
             await client.aclose()
+
+
+async def test_every_refused_source_is_told_why_however_many_were_told_before(handler: Handler) -> None:
+    async with proxied(handler, access_rules=["deny 192.0.2.7"], refuse_with=b"not you") as listener:
+        for _ in range(MAX_FAREWELLS + 2):
+            assert await exchange(listener, V1 + b"unread") == b"not you"
 
 
 async def test_an_upstream_that_is_not_trusted_is_refused_at_accept(handler: Handler) -> None:

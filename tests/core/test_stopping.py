@@ -13,25 +13,14 @@ from typing import TYPE_CHECKING, Self
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
+from tests.core.conftest import Echo, connect, echo, rest, until
 
 from esockd_core import CallbackHandler, ConnectionEvent, Listener, Server, StreamConnection, open_listener
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from esockd_core import Handler
 
 pytestmark = pytest.mark.anyio
-
-
-async def echo(connection: StreamConnection) -> None:
-    async for data in connection:
-        await connection.send(data)
-
-
-class Echo(CallbackHandler):
-    def data_received(self, connection: StreamConnection, data: bytes) -> None:
-        connection.send_nowait(data)
 
 
 async def say_goodbye(connection: StreamConnection) -> None:
@@ -43,37 +32,6 @@ class Goodbye(CallbackHandler):
     def drain_requested(self, connection: StreamConnection) -> None:
         connection.send_nowait(b"goodbye")
         connection.close_nowait("shutdown")
-
-
-@pytest.fixture(params=[echo, Echo()], ids=["coroutine", "callback"])
-def handler(request: pytest.FixtureRequest) -> Handler:
-    chosen: Handler = request.param
-    return chosen
-
-
-def connect(listener: Listener) -> socket.socket:
-    assert listener.port is not None
-    client = socket.create_connection(("127.0.0.1", listener.port), 5)
-    client.setblocking(False)
-    return client
-
-
-async def rest(client: socket.socket) -> bytes:
-    """What the peer still sends until it finishes."""
-    received = b""
-    with anyio.fail_after(10):
-        while True:
-            await anyio.wait_readable(client)
-            chunk = client.recv(65_536)
-            if not chunk:
-                return received
-            received += chunk
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with anyio.fail_after(10):
-        while not condition():  # noqa: ASYNC110
-            await anyio.sleep(0.01)
 
 
 @pytest.mark.parametrize("goodbye", [say_goodbye, Goodbye()], ids=["coroutine", "callback"])

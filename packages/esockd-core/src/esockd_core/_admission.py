@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
     from esockd_cidr import AccessList
-    from esockd_core._connection import Carried
+    from esockd_core._carried import Carried
     from esockd_core._options import ListenerOptions, PeerName
     from esockd_core._upgrade import Upgraded
 

@@ -1,35 +1,25 @@
-"""What a handler holds: the connection, whatever carries it.
-
-The classes here are the public face and the part of the life of a connection that does not depend on the event loop.
-`_transports` has one subclass for asyncio and one for trio.
-"""
+"""What a handler holds: the public face of a connection, whatever carries it."""
 
 from __future__ import annotations
 
-import fcntl
 import socket
-import sys
-import termios
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias
 
 import anyio.abc
-from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
 from anyio.abc import SocketAttribute
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping
+    from collections.abc import Callable, Mapping
 
     from esockd_core._options import PeerName
     from esockd_core._peer_certificate import TlsInfo
-    from esockd_core._service import Service
     from esockd_core._tls_options import TlsOptions
     from esockd_proxyproto import ProxyHeader
 
 State: TypeAlias = Literal["open", "closing", "closed"]
 
 READ_BYTES: Final = 65_536  # asked of a socket at a time
-MAX_FAREWELLS: Final = 64  # refused sockets that are told why at one time; more are closed without a word
 NORMAL = "normal"
 HANDLER_ERROR = "handler_error"
 IDLE_TIMEOUT = "idle_timeout"
@@ -224,74 +214,3 @@ def as_bytes(data: object) -> bytes:
 def bad_max_bytes(max_bytes: int) -> ValueError:
     """The error of asking for less than one byte: nothing received would look like the end of the stream."""
     return ValueError(f"max_bytes is {max_bytes}; receive() takes 1 or more")
-
-
-def _consists_of(error: BaseException, kinds: tuple[type[Exception], ...]) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return all(_consists_of(each, kinds) for each in error.exceptions)
-    return isinstance(error, kinds)
-
-
-class Carried(StreamConnection):
-    """What a listener itself asks of a connection; `_transports` has the two kinds of it.
-
-    A connection is over when both its handler and its socket are: only then its place is free and its end counted.
-    """
-
-    __slots__ = ()
-
-    counted_source: Hashable | None
-    """The source that holds a place of `max_connections_per_source`."""
-    moved_bytes: int
-    moved_at: float
-    _service: Service
-    _error: Exception | None
-    _eof: bool
-    _closing: bool
-
-    def _reason_for(self, error: BaseException) -> str:
-        """The reason that what a handler raised is counted under; only its own errors are logged."""
-        # A handler need not catch that its peer finished or went away, or that somebody closed the connection.
-        if self._closing and _consists_of(error, (BrokenResourceError, ClosedResourceError)):
-            return RESET if self._error is not None else NORMAL
-        if self._eof and _consists_of(error, (EndOfStream,)):
-            return NORMAL
-        return self._service.handler_failed(self, error)
-
-    @property
-    def is_upgrading(self) -> bool:
-        """Whether no handler has seen it yet: a PROXY header or a TLS handshake comes first."""
-        return False
-
-    def kill(self) -> None:
-        """Close the socket at once and cancel the handler, because somebody said so."""
-        self.abort(KILLED)
-        self.cancel_handler(KILLED)
-
-    @abstractmethod
-    def unsent_bytes(self) -> int:
-        """Bytes handed over that wait in this process for the peer."""
-
-    def undelivered_bytes(self) -> int:
-        """Bytes handed over that the peer's kernel has not acknowledged: here and in this kernel (tcp(7), SIOCOUTQ)."""
-        try:
-            queued = fcntl.ioctl(self._raw_socket().fileno(), termios.TIOCOUTQ, bytes(4))
-        except (OSError, ValueError):  # closed under us
-            return 0
-        return self.unsent_bytes() + int.from_bytes(queued, sys.byteorder)
-
-    @abstractmethod
-    def abort_socket(self) -> None:
-        """Close the socket at once; the handler finds out at its next call."""
-
-    @abstractmethod
-    def cancel_handler(self, reason: str) -> None:
-        """Cancel the handler; may be called again and again until it has ended."""
-
-    @abstractmethod
-    def request_draining(self) -> None:
-        """Tell the handler that the listener wants the connection to end."""
-
-    @abstractmethod
-    def handler_stack(self) -> str:
-        """Where the handler is, as text for the log."""

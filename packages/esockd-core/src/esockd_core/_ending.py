@@ -16,7 +16,7 @@ from esockd_core._errors import InvalidOption
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from esockd_core._connection import Carried
+    from esockd_core._carried import Carried
     from esockd_core._service import Service
 
 logger = logging.getLogger("esockd_core")

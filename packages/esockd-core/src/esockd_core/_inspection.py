@@ -15,7 +15,8 @@ from esockd_ratelimit import source_key
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from esockd_core._connection import Carried, State
+    from esockd_core._carried import Carried
+    from esockd_core._connection import State
     from esockd_core._options import PeerName
     from esockd_core._peer_certificate import TlsInfo
     from esockd_core._service import Service

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from esockd_core._admission import Admission
-    from esockd_core._connection import Carried
+    from esockd_core._carried import Carried
     from esockd_core._handler import CoroutineHandler, Handler
     from esockd_core._options import ListenerOptions
     from esockd_core._stats import Counters

@@ -7,9 +7,11 @@ module knows no event loop; `_transports` has an upgrade for each.
 from __future__ import annotations
 
 import logging
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Final
 
-from esockd_core._connection import Carried
+from esockd_core._carried import Carried
+from esockd_core._connection import NORMAL
 from esockd_core._errors import InvalidOption
 from esockd_core._peer_certificate import describe_upstream_tls
 from esockd_proxyproto import Decoder, InvalidHeader, InvalidTlv, NotProxyHeader, Policy, UnixEndpoint
@@ -194,20 +196,32 @@ class Upgraded(Carried):
         self._is_ready = False
         self._phase = self._header = self._source = self._upstream_tls = None
 
-    def _is_upgrading(self) -> bool:
-        return self.id != 0 and not self._is_ready
-
     @property
     def is_upgrading(self) -> bool:
         """Whether no handler has seen it yet."""
-        return self._is_upgrading()
+        return self.id != 0 and not self._is_ready
 
     def _upgrades(self) -> Upgrades:
         return self._service.upgrades or NO_UPGRADES  # headers may have been switched off meanwhile
 
+    @abstractmethod
+    def _header_over(self, phase: HeaderPhase) -> None:
+        """The header is read, or none will come: go on.
+
+        Raises:
+            UpgradeRefused: What follows ends the connection.
+        """
+
     def header_timed_out(self) -> None:
         """The time for the header is over."""
-        raise NotImplementedError
+        phase = self._phase
+        if phase is None or self._closing:
+            return
+        try:
+            phase.end(timed_out=True)
+            self._header_over(phase)
+        except UpgradeRefused as refused:
+            self._turn_away(refused)
 
     def _judge_source(self) -> None:
         """Take the header's word for who the client is, and judge that client.
@@ -225,6 +239,48 @@ class Upgraded(Carried):
             except InvalidTlv as error:
                 raise UpgradeRefused(PROXY_INVALID, str(error)) from error
         self._service.admission.admit_source(self)
+
+    def _become_ready(self) -> None:
+        self._is_ready = True
+        super()._start()
+        if self.draining:  # asked while nobody was there to be told
+            self.draining = False
+            self.request_draining()
+
+    # Ends before it is ready go past the callbacks, which have not heard of it.
+
+    def _turn_away(self, refused: UpgradeRefused) -> None:
+        self._note(refused)
+        if self._lost:
+            return
+        self._take_off_layers()
+        if refused.reason in SOURCE_REFUSED:
+            self._refuse(self._service.options.refuse_with)
+        elif refused.reason == TLS_FAILED:
+            Carried.close_nowait(self, refused.reason)  # in order, so that the alert that says why is not lost
+        else:
+            self.abort_socket()
+
+    def _take_off_layers(self) -> None:
+        """Make it the bare connection again that was accepted."""
+
+    def close_nowait(self, reason: str = NORMAL) -> None:
+        if self.is_upgrading and not self._closing:
+            self.abort(reason)
+        else:
+            super().close_nowait(reason)
+
+    def cancel_handler(self, reason: str) -> None:
+        if self.is_upgrading:
+            self.abort(reason)
+        else:
+            super().cancel_handler(reason)
+
+    def request_draining(self) -> None:
+        if self.is_upgrading:
+            Carried.request_draining(self)
+        else:
+            super().request_draining()
 
     def _note(self, refused: UpgradeRefused) -> None:
         self._reason = self._reason or refused.reason

@@ -34,6 +34,6 @@ def open_carrier(service: Service) -> AbstractAsyncContextManager[Carrier]:
         from esockd_core._transports.asyncio_accept import open_asyncio_carrier  # noqa: PLC0415
 
         return open_asyncio_carrier(service)
-    from esockd_core._transports.trio import open_trio_carrier  # noqa: PLC0415 (trio is an extra)
+    from esockd_core._transports.trio_accept import open_trio_carrier  # noqa: PLC0415 (trio is an extra)
 
     return open_trio_carrier(service)

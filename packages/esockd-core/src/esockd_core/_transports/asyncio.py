@@ -9,103 +9,45 @@ from __future__ import annotations
 
 import asyncio
 import io
-import socket
-import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, cast
 
 import anyio
-from anyio import BrokenResourceError, BusyResourceError, ClosedResourceError, EndOfStream
+from anyio import BusyResourceError, EndOfStream
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from esockd_core._connection import (
-    ABORTED,
-    KILLED,
-    MAX_FAREWELLS,
-    NORMAL,
-    RESET,
-    SHUTDOWN,
-    Carried,
-    as_bytes,
-    bad_max_bytes,
-    name_of,
-)
+from esockd_core._carried import YIELD_EVERY, Carried
+from esockd_core._connection import KILLED, NORMAL, SHUTDOWN, as_bytes, bad_max_bytes, name_of
 from esockd_core._transports.cancellation import is_in_cancel_scope, is_shielded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import socket
 
-    from esockd_core._connection import State, StreamConnection
-    from esockd_core._handler import CallbackHandler
     from esockd_core._options import PeerName
     from esockd_core._peer_certificate import TlsInfo
     from esockd_core._service import Service
     from esockd_core._tls_options import TlsOptions
 
 DEFAULT_WRITE_BUFFER_BYTES: Final = 65_536  # of asyncio and uvloop: setting it again would cost a call
-YIELD_EVERY: Final = 32  # operations that did not block, before the other connections get their turn
-RESET_AT_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER with timeout 0, socket(7)
 
 
 class AsyncioConnection(Carried, asyncio.Protocol):
     """A connection served by a coroutine handler."""
 
-    __slots__ = (
-        "_chunk",
-        "_closing",
-        "_draining_event",
-        "_eof",
-        "_eof_sent",
-        "_error",
-        "_lost",
-        "_more",
-        "_reading_paused",
-        "_reason",
-        "_receiver",
-        "_senders",
-        "_service",
-        "_task",
-        "_transport",
-        "_unyielded",
-        "_write_paused",
-        "bytes_in",
-        "bytes_out",
-        "counted_source",
-        "draining",
-        "id",
-        "moved_at",
-        "moved_bytes",
-        "opened_at",
-        "socket_peername",
-    )
+    __slots__ = ("_chunk", "_more", "_reading_paused", "_receiver", "_senders", "_task", "_transport", "_write_paused")
 
     _transport: asyncio.Transport
     _task: asyncio.Task[object] | None
 
     def __init__(self, service: Service) -> None:
-        self._service = service
+        super().__init__(service)
         self._chunk: bytes | bytearray | memoryview | None = None
         self._more: bytearray | None = None
         self._receiver: asyncio.Future[None] | None = None
         self._senders: list[asyncio.Future[None]] | None = None
-        self._draining_event: anyio.Event | None = None
-        self._error: Exception | None = None
-        self._reason: str | None = None
         self._task = None
-        self._eof = False
-        self._eof_sent = False
-        self._closing = False
-        self._lost = False
         self._reading_paused = False
         self._write_paused = False
-        self._unyielded = 0
-        self.id = 0
-        self.bytes_in = 0
-        self.bytes_out = 0
-        self.counted_source = None
-        self.moved_bytes = -1  # not looked at yet: the first look by `sweep_all` starts its idle time
-        self.moved_at = 0.0
-        self.draining = False
 
     # From the event loop
 
@@ -135,18 +77,6 @@ class AsyncioConnection(Carried, asyncio.Protocol):
         else:
             task.add_done_callback(self._handler_done)
             service.handler_due()
-
-    def _refuse(self, how: str | bytes) -> None:
-        self._closing = True
-        if isinstance(how, bytes) and len(self._service.farewells) < MAX_FAREWELLS:
-            self._service.farewells.add(self)
-            self._transport.write(how)
-            self._begin_close()
-            return
-        if how == "rst":
-            with suppress(OSError):  # the peer may be gone already
-                self._raw_socket().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
-        self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         self.bytes_in += len(data)
@@ -195,7 +125,7 @@ class AsyncioConnection(Carried, asyncio.Protocol):
             self._wake_senders()
         if service.closing:
             service.closing.pop(self, None)
-        if not self.id:
+        if service.farewells:
             service.farewells.discard(self)
         if self._receiver is not None:
             self._wake_receiver()
@@ -209,10 +139,7 @@ class AsyncioConnection(Carried, asyncio.Protocol):
             reason = SHUTDOWN if self.draining else KILLED
         elif (error := task.exception()) is not None:
             reason = self._reason_for(error)
-        if self._lost:
-            self._service.stopped(self, self._reason or reason)
-        else:
-            self.close_nowait(reason)
+        self._handler_ended(reason)
 
     # Receiving
 
@@ -322,11 +249,8 @@ class AsyncioConnection(Carried, asyncio.Protocol):
         self.bytes_out += len(data)
         self._transport.write(data)
 
-    async def send_eof(self) -> None:
-        if self._closing:
-            raise self._closed_error()
-        self._finish_sending()
-        await checkpoint()
+    def _hand_over(self, data: bytes) -> None:
+        self._transport.write(data)
 
     def _finish_sending(self) -> None:
         if not self._eof_sent and not self._transport.is_closing():
@@ -391,29 +315,9 @@ class AsyncioConnection(Carried, asyncio.Protocol):
 
     # Ending
 
-    @property
-    def state(self) -> State:
-        return "closed" if self._lost else "closing" if self._closing else "open"
-
-    def _closed_error(self) -> Exception:
-        if self._error is not None:
-            error = BrokenResourceError(str(self._error))
-            error.__cause__ = self._error
-            return error
-        return ClosedResourceError()
-
-    def close_nowait(self, reason: str = NORMAL) -> None:
-        if reason != NORMAL:
-            self._reason = self._reason or reason
-        if not self._closing:
-            self._closing = True
-            self._chunk = self._more = None
-            self._wake_receiver()
-            self._begin_close()
-
     def _begin_close(self) -> None:
-        # Closing a socket that holds unread input makes the kernel reset the connection, and what was sent last may be
-        # lost with it. So: flush, finish sending, read on until the peer finishes too, then close; `sweep` bounds it.
+        self._chunk = self._more = None
+        self._wake_receiver()
         transport = self._transport
         unsent = transport.get_write_buffer_size()
         if self._eof:
@@ -426,16 +330,6 @@ class AsyncioConnection(Carried, asyncio.Protocol):
         if not self._lost:
             self._service.closing[self] = (unsent, self._service.loop.time())
 
-    async def aclose(self) -> None:
-        self.close_nowait()
-        await checkpoint()
-
-    def abort(self, reason: str = ABORTED) -> None:
-        self._reason = self._reason or reason
-        if reason != ABORTED and self._error is None:
-            self._error = ConnectionAbortedError(f"aborted by the listener: {reason}")
-        self.abort_socket()
-
     def abort_socket(self) -> None:
         if not self._lost:
             self._closing = True
@@ -446,19 +340,6 @@ class AsyncioConnection(Carried, asyncio.Protocol):
             self._reason = self._reason or reason
             if self._lost or not is_shielded(self._task):
                 self._task.cancel()
-
-    def request_draining(self) -> None:
-        if not self.draining:
-            self.draining = True
-            if self._draining_event is not None:
-                self._draining_event.set()
-
-    async def wait_draining(self) -> None:
-        if self._draining_event is None:
-            self._draining_event = anyio.Event()
-            if self.draining:
-                self._draining_event.set()
-        await self._draining_event.wait()
 
     # Looking at it
 
@@ -477,109 +358,3 @@ class AsyncioConnection(Carried, asyncio.Protocol):
 
     def _raw_socket(self) -> socket.socket:
         return cast("socket.socket", self._transport.get_extra_info("socket"))
-
-
-class AsyncioCallbackConnection(AsyncioConnection):
-    """A connection served by the callbacks of one shared object: no task, no waiter."""
-
-    __slots__ = ("_callbacks", "_on_data")
-
-    def __init__(self, service: Service, callbacks: CallbackHandler) -> None:
-        super().__init__(service)
-        self._callbacks = callbacks
-        self._on_data = callbacks.data_received
-
-    def _start(self) -> None:
-        try:
-            self._callbacks.connection_made(self)
-        except BaseException as error:  # noqa: BLE001
-            self._callback_failed(error)
-        if self._reading_paused:
-            self._on_data = self._hold_back
-
-    def _hold_back(self, connection: StreamConnection, data: bytes) -> None:  # noqa: ARG002
-        # uvloop begins to read after connection_made, though that paused reading: once, until it is paused again here.
-        self._transport.pause_reading()
-        self._chunk = data
-
-    def resume_reading(self) -> None:
-        held, self._chunk = self._chunk, None
-        self._on_data = self._callbacks.data_received
-        super().resume_reading()
-        if held is not None and not self._closing:
-            self._call(lambda connection: self._callbacks.data_received(connection, cast("bytes", held)))
-
-    def _call(self, callback: Callable[[StreamConnection], None]) -> None:
-        try:
-            callback(self)
-        except BaseException as error:  # noqa: BLE001
-            self._callback_failed(error)
-
-    def _callback_failed(self, error: BaseException) -> None:
-        # Whatever a callback raises ends its own connection only, but for what is meant to end the program: uvloop
-        # would swallow that here, in a protocol's method.
-        if isinstance(error, KeyboardInterrupt | SystemExit):
-            self._service.loop.call_soon(_raise, error)
-            self.close_nowait()
-        else:
-            self.close_nowait(self._reason_for(error))
-
-    def data_received(self, data: bytes) -> None:
-        self.bytes_in += len(data)
-        if self._closing:
-            return
-        try:
-            self._on_data(self, data)
-        except BaseException as error:  # noqa: BLE001
-            self._callback_failed(error)
-
-    def eof_received(self) -> bool:
-        self._eof = True
-        if not self._closing:
-            try:
-                self._callbacks.eof_received(self)
-            except BaseException as error:  # noqa: BLE001
-                self._callback_failed(error)
-        return not self._closing
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        if not self._closing:
-            self._call(self._callbacks.pause_writing)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if not self._closing:
-            self._call(self._callbacks.resume_writing)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._error = error = self._error or exc
-        if error is not None and not self._closing:
-            self._reason = RESET
-        self._lost = self._closing = True
-        if self.id:
-            try:
-                self._callbacks.connection_lost(self, error)
-            except BaseException as raised:  # noqa: BLE001
-                self._callback_failed(raised)
-        super().connection_lost(exc)
-
-    def request_draining(self) -> None:
-        if not self.draining:
-            super().request_draining()
-            self._call(self._callbacks.drain_requested)
-
-    def cancel_handler(self, reason: str) -> None:
-        self.close_nowait(reason)
-
-    async def start_tls(self, options: TlsOptions, received: bytes = b"") -> None:  # noqa: ARG002
-        raise RuntimeError("start_tls() is for coroutine handlers")
-
-    async def receive(self, max_bytes: int = 65_536) -> bytes:  # noqa: ARG002
-        raise RuntimeError("a callback handler gets its bytes by data_received; receive() is for coroutine handlers")
-
-    __anext__ = receive
-
-
-def _raise(error: BaseException) -> None:
-    raise error

@@ -23,7 +23,8 @@ import anyio
 
 from esockd_core._accept import BATCH, AcceptAnswer, AcceptLoop, Backoff, answer_to, take
 from esockd_core._descriptors import LOOK_EVERY_S, PLENTY, DescriptorWatch, free_descriptors, wait_until_plenty
-from esockd_core._transports.asyncio import AsyncioCallbackConnection, AsyncioConnection
+from esockd_core._transports.asyncio import AsyncioConnection
+from esockd_core._transports.asyncio_callbacks import AsyncioCallbackConnection
 from esockd_core._transports.asyncio_upgrade import make_upgraded
 
 if TYPE_CHECKING:

@@ -6,9 +6,10 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from esockd_core._tls import TlsEngine
-from esockd_core._transports.asyncio import AsyncioCallbackConnection, AsyncioConnection
+from esockd_core._transports.asyncio import AsyncioConnection
+from esockd_core._transports.asyncio_callbacks import AsyncioCallbackConnection
 from esockd_core._transports.asyncio_tls import TlsTransport
-from esockd_core._upgrade import SOURCE_REFUSED, TLS_FAILED, HeaderPhase, Upgraded, UpgradeRefused
+from esockd_core._upgrade import HeaderPhase, Upgraded, UpgradeRefused
 
 if TYPE_CHECKING:
     from esockd_core._service import Service
@@ -80,17 +81,6 @@ class _AsyncioUpgrade(Upgraded, AsyncioConnection):
         layer = self._transport
         return layer.eof_received() if isinstance(layer, TlsTransport) else self.eof_received()
 
-    def header_timed_out(self) -> None:
-        """The time for the header is over."""
-        phase = self._phase
-        if phase is None or self._closing:
-            return
-        try:
-            phase.end(timed_out=True)
-            self._header_over(phase)
-        except UpgradeRefused as refused:
-            self._turn_away(refused)
-
     def _header_over(self, phase: HeaderPhase) -> None:
         self._service.upgrading.headers.pop(self, None)
         self._judge_source()
@@ -119,56 +109,19 @@ class _AsyncioUpgrade(Upgraded, AsyncioConnection):
         elif not self._closing:
             self._become_ready()
 
-    def _become_ready(self) -> None:
-        self._is_ready = True
-        super()._start()
-        if self.draining:  # asked while nobody was there to be told
-            self.draining = False
-            self.request_draining()
-
     # Ends
 
-    def _turn_away(self, refused: UpgradeRefused) -> None:
-        self._note(refused)
-        if self._lost:
-            return
-        transport = self._transport
-        if isinstance(transport, TlsTransport):
-            self._transport = transport = transport.real
-        if refused.reason in SOURCE_REFUSED:
-            transport.set_protocol(self)
-            self._refuse(self._service.options.refuse_with)
-        elif refused.reason == TLS_FAILED and not transport.is_closing():
-            # Closing in order, so that the alert that says why is not lost.
-            transport.set_protocol(self)
-            AsyncioConnection.close_nowait(self, refused.reason)
-        else:
-            self.abort_socket()
+    def _take_off_layers(self) -> None:
+        if isinstance(self._transport, TlsTransport):
+            self._transport = self._transport.real
+        self._transport.set_protocol(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._is_upgrading():
+        if self.is_upgrading:
             self._note_loss()
             AsyncioConnection.connection_lost(self, exc)
         else:
             super().connection_lost(exc)
-
-    def close_nowait(self, reason: str = "normal") -> None:
-        if self._is_upgrading():
-            self.abort(reason)
-        else:
-            super().close_nowait(reason)
-
-    def cancel_handler(self, reason: str) -> None:
-        if self._is_upgrading():
-            self.abort(reason)
-        else:
-            super().cancel_handler(reason)
-
-    def request_draining(self) -> None:
-        if self._is_upgrading():
-            AsyncioConnection.request_draining(self)
-        else:
-            super().request_draining()
 
 
 class AsyncioUpgraded(_AsyncioUpgrade):

@@ -12,15 +12,16 @@ from trio.lowlevel import wait_readable, wait_writable
 
 from esockd_core._connection import HANDLER_ERROR, RESET
 from esockd_core._tls import TlsEngine
-from esockd_core._transports.trio import TrioCallbackConnection, TrioConnection
+from esockd_core._transports.trio import TrioConnection
+from esockd_core._transports.trio_callbacks import TrioCallbackConnection
 from esockd_core._transports.trio_tls import READ_BYTES, Prefixed, TlsSocket
-from esockd_core._upgrade import SOURCE_REFUSED, TLS_CLOSED, TLS_FAILED, HeaderPhase, Upgraded, UpgradeRefused
+from esockd_core._upgrade import TLS_CLOSED, TLS_FAILED, HeaderPhase, Upgraded, UpgradeRefused
 
 if TYPE_CHECKING:
     import ssl
 
     from esockd_core._service import Service
-    from esockd_core._transports.trio import CallbackPoller
+    from esockd_core._transports.trio_callbacks import CallbackPoller
 
 logger = logging.getLogger("esockd_core")
 
@@ -103,6 +104,7 @@ class _TrioUpgrade(Upgraded, TrioConnection):
         else:
             self._forget_upgrade()
             if not self._closing:
+                self._may_be_readable = True
                 self._become_ready()
 
     async def _take_header(self, phase: HeaderPhase) -> bytes:
@@ -129,66 +131,22 @@ class _TrioUpgrade(Upgraded, TrioConnection):
         self._service.upgrading.headers.pop(self, None)
         return phase.unread  # no header, and the peer finished or is silent
 
-    def header_timed_out(self) -> None:
-        """The time for the header is over."""
-        if self._phase is None or self._closing:
-            return
-        try:
-            self._phase.end(timed_out=True)
-        except UpgradeRefused as refused:
-            self._turn_away(refused)
-        else:
-            if self._waiting_scope is not None:
-                self._waiting_scope.cancel()
-
-    def _become_ready(self) -> None:
-        self._is_ready = True
-        self._may_be_readable = True
-        super()._start()
-        if self.draining:  # asked while nobody was there to be told
-            self.draining = False
-            self.request_draining()
-
-    def _turn_away(self, refused: UpgradeRefused) -> None:
-        self._note(refused)
-        if refused.reason in SOURCE_REFUSED:
-            self._refuse(self._service.options.refuse_with)
-        elif refused.reason == TLS_FAILED:
-            # Closing in order, so that the alert that says why is not lost.
-            TrioConnection.close_nowait(self, refused.reason)
-        else:
-            self.abort_socket()
+    def _header_over(self, phase: HeaderPhase) -> None:  # noqa: ARG002 (`_take_header` goes on with it)
+        if self._waiting_scope is not None:
+            self._waiting_scope.cancel()
 
     def abort_socket(self) -> None:
-        if self._is_upgrading():
+        if self.is_upgrading:
             self._forget_upgrade()
             TrioConnection.abort_socket(self)
         else:
             super().abort_socket()
 
     def _ended(self) -> None:
-        if self._is_upgrading():
+        if self.is_upgrading:
             TrioConnection._ended(self)  # noqa: SLF001 (past the callbacks, as above)
         else:
             super()._ended()
-
-    def close_nowait(self, reason: str = "normal") -> None:
-        if self._is_upgrading() and not self._closing:
-            self.abort(reason)
-        else:
-            super().close_nowait(reason)
-
-    def cancel_handler(self, reason: str) -> None:
-        if self._is_upgrading():
-            self.abort(reason)
-        else:
-            super().cancel_handler(reason)
-
-    def request_draining(self) -> None:
-        if self._is_upgrading():
-            TrioConnection.request_draining(self)
-        else:
-            super().request_draining()
 
 
 class TrioUpgraded(_TrioUpgrade):
