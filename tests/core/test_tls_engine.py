@@ -202,6 +202,21 @@ def test_what_is_written_before_the_handshake_is_sent_behind_it(certfile: Path) 
     assert client.tls.read() + client.tls.read() == b"too early, but sent"
 
 
+def test_what_is_written_before_the_handshake_does_not_wait_for_more_than_its_end(certfile: Path) -> None:
+    engine = TlsEngine(TlsOptions(certfile=certfile).build_context())
+    client = Client(client_context())
+    with pytest.raises(ssl.SSLWantReadError):
+        client.tls.do_handshake()
+    engine.write(b"too early")
+    engine.feed(client.outgoing.read())
+    client.incoming.write(engine.take())
+    client.tls.do_handshake()
+    client.tls.write(b"at once")
+    assert engine.feed(client.outgoing.read()) == b"at once"
+    client.incoming.write(engine.take())
+    assert client.tls.read() == b"too early"
+
+
 def test_the_facts_name_version_cipher_name_and_application_protocol(certfile: Path) -> None:
     engine = TlsEngine(TlsOptions(certfile=certfile, alpn=("mqtt", "http/1.1")).build_context())
     context = client_context()

@@ -29,6 +29,7 @@ KILLED = "killed"
 STUCK = "stuck"
 ABORTED = "aborted"
 RESET = "reset"
+TLS_FAILED = "tls_failed"
 
 TLS_CUT_SHORT = "the peer closed without saying so in TLS (close_notify): what it sent may have been cut short"
 
@@ -150,9 +151,10 @@ class StreamConnection(Connection, anyio.abc.ByteStream):
     async def start_tls(self, options: TlsOptions, received: bytes = b"") -> None:
         """Go on with TLS, in the middle of the connection (STARTTLS).
 
-        Call it once the answer that agrees to TLS is sent; nothing may be received or sent meanwhile. Bytes that came
-        and were not received yet count as the beginning of the handshake. So a plaintext command that somebody
-        injected behind STARTTLS ends the connection: it is never taken for one that TLS protected.
+        Call it once the answer that agrees to TLS is sent; nothing may be received meanwhile, and what another task
+        sends is kept and sent encrypted. Bytes that came and were not received yet count as the beginning of the
+        handshake. So a plaintext command that somebody injected behind STARTTLS ends the connection: it is never taken
+        for one that TLS protected.
 
         Args:
             options: How to speak TLS; build them once, not for each connection.
@@ -166,6 +168,28 @@ class StreamConnection(Connection, anyio.abc.ByteStream):
             RuntimeError: The connection has TLS already, or its handler is one of callbacks.
 
         A call that is cancelled closes the connection.
+        """
+        raise NotImplementedError
+
+    def start_tls_nowait(self, options: TlsOptions, received: bytes = b"") -> None:
+        """Begin to go on with TLS, in the middle of the connection (STARTTLS); for callback handlers.
+
+        Call it once the answer that agrees to TLS is handed over. `CallbackHandler.tls_started` tells of the end of the
+        handshake, and no `data_received` comes before it. A handshake that fails ends the connection: `connection_lost`
+        gets the error, and the end counts as `tls_failed` or `handshake_timeout`.
+
+        What is sent before the handshake is done is kept, and sent encrypted behind it. Closing before that throws it
+        away: it never travels in the clear.
+
+        Args:
+            options: How to speak TLS; build them once, not for each connection.
+            received: What `data_received` got beyond the command that asked for TLS: throw nothing away. It counts as
+                the beginning of the handshake, as in `start_tls`.
+
+        Raises:
+            anyio.ClosedResourceError: This end is closed, or finished sending.
+            anyio.BrokenResourceError: The peer is gone.
+            RuntimeError: The connection has TLS already, or has begun with it, or its handler is a coroutine function.
         """
         raise NotImplementedError
 

@@ -121,6 +121,7 @@ class TlsEngine:
             self.error = error
             return False
         self.handshaken = True
+        self._write_waiting()
         return True
 
     def write(self, data: bytes) -> bytes:

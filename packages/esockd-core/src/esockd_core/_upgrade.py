@@ -11,7 +11,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from esockd_core._carried import Carried
-from esockd_core._connection import NORMAL
+from esockd_core._connection import NORMAL, TLS_FAILED
 from esockd_core._errors import InvalidOption
 from esockd_core._peer_certificate import describe_upstream_tls
 from esockd_proxyproto import Decoder, InvalidHeader, InvalidTlv, NotProxyHeader, Policy, UnixEndpoint
@@ -34,7 +34,6 @@ SOURCE_FORBIDDEN: Final = "source_forbidden"
 SOURCE_MAX_LIMIT: Final = "source_max_limit"
 SOURCE_RATE_LIMITED: Final = "source_rate_limited"
 TLS_CLOSED: Final = "tls_closed"  # without a byte: a port check
-TLS_FAILED: Final = "tls_failed"
 HANDSHAKE_TIMEOUT: Final = "handshake_timeout"
 
 QUIET: Final = frozenset({PROXY_CLOSED, TLS_CLOSED})
@@ -118,6 +117,13 @@ class InUpgrade:
                 break
             del self.handshakes[shaking]
             shaking.abort(HANDSHAKE_TIMEOUT)
+
+
+def note_handshake(service: Service, connection: Carried, now: float) -> None:
+    """A handshake is done: its time is noted, and its deadline is over."""
+    since = service.upgrading.handshakes.pop(connection, None)
+    if since is not None:
+        service.counters.handshakes.note(now - since)
 
 
 class HeaderPhase:

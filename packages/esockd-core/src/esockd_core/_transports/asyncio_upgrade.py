@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from esockd_core._tls import TlsEngine
 from esockd_core._transports.asyncio import AsyncioConnection
 from esockd_core._transports.asyncio_callbacks import AsyncioCallbackConnection
 from esockd_core._transports.asyncio_tls import TlsTransport
-from esockd_core._upgrade import HeaderPhase, Upgraded, UpgradeRefused
+from esockd_core._upgrade import HeaderPhase, Upgraded, UpgradeRefused, note_handshake
 
 if TYPE_CHECKING:
     from esockd_core._service import Service
@@ -92,10 +92,11 @@ class _AsyncioUpgrade(Upgraded, AsyncioConnection):
         service = self._service
         context = self._upgrades().context
         if context is None:
-            self._transport.set_protocol(self)
+            transport = self._transport
+            transport.set_protocol(self)
             self._become_ready()
-            if unread:
-                self.data_received(unread)
+            if unread:  # for another protocol, where connection_made has begun with TLS
+                cast("asyncio.Protocol", transport.get_protocol()).data_received(unread)
             return
         service.upgrading.handshakes[self] = service.loop.time()
         layer = TlsTransport(self._transport, self, TlsEngine(context), self._shaken)
@@ -103,10 +104,11 @@ class _AsyncioUpgrade(Upgraded, AsyncioConnection):
         layer.begin(unread)
 
     def _shaken(self, refused: UpgradeRefused | None) -> None:
-        self._service.upgrading.handshakes.pop(self, None)
         if refused is not None:
             self._turn_away(refused)
-        elif not self._closing:
+            return
+        note_handshake(self._service, self, self._service.loop.time())
+        if not self._closing:
             self._become_ready()
 
     # Ends

@@ -6,13 +6,17 @@ import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from esockd_core._connection import TLS_CUT_SHORT
+from trio.lowlevel import wait_readable, wait_writable
+
+from esockd_core._connection import TLS_CUT_SHORT, TLS_FAILED
 from esockd_core._peer_certificate import describe_tls
-from esockd_core._tls import MAX_RECORD_BYTES
+from esockd_core._tls import MAX_RECORD_BYTES, TlsEngine
+from esockd_core._upgrade import TLS_CLOSED, UpgradeRefused
 
 if TYPE_CHECKING:
+    import ssl
+
     from esockd_core._peer_certificate import TlsInfo
-    from esockd_core._tls import TlsEngine
 
 # With the record that the last read left unfinished this makes at most 64 KiB of plaintext: one read takes it all, and
 # nothing stays behind that no poll of the socket would tell of.
@@ -147,3 +151,41 @@ class TlsSocket(Prefixed):
                 return False
             self._unsent = self._unsent[sent:]
         return not self._unsent
+
+
+async def shake_hands(raw: socket.socket, context: ssl.SSLContext, received: bytes) -> TlsSocket:
+    """Do the handshake.
+
+    Args:
+        raw: The connection's socket.
+        context: What to speak TLS with.
+        received: What came from the socket already.
+
+    Raises:
+        UpgradeRefused: It failed.
+        OSError: The socket failed.
+    """
+    engine = TlsEngine(context)
+    plaintext = engine.feed(received) if received else b""
+    while True:
+        unsent = memoryview(engine.take())
+        while unsent:
+            try:
+                unsent = unsent[raw.send(unsent) :]
+            except BlockingIOError:
+                await wait_writable(raw)
+        if engine.error is not None:
+            raise UpgradeRefused(TLS_FAILED, f"TLS handshake: {engine.error.reason or engine.error}")
+        if engine.handshaken:
+            return TlsSocket(raw, engine, plaintext)
+        await wait_readable(raw)
+        try:
+            data = raw.recv(READ_BYTES)
+        except BlockingIOError:
+            continue
+        if data:
+            plaintext = engine.feed(data)
+        elif engine.received_bytes:
+            raise UpgradeRefused(TLS_FAILED, "the peer closed in the middle of the handshake")
+        else:
+            raise UpgradeRefused(TLS_CLOSED, "the peer closed without a byte")

@@ -7,63 +7,21 @@ import socket
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import trio
-from anyio import BrokenResourceError
-from trio.lowlevel import wait_readable, wait_writable
+from trio.lowlevel import wait_readable
 
-from esockd_core._connection import HANDLER_ERROR, RESET
-from esockd_core._tls import TlsEngine
+from esockd_core._connection import HANDLER_ERROR, RESET, TLS_FAILED
 from esockd_core._transports.trio import TrioConnection
 from esockd_core._transports.trio_callbacks import TrioCallbackConnection
-from esockd_core._transports.trio_tls import READ_BYTES, Prefixed, TlsSocket
-from esockd_core._upgrade import TLS_CLOSED, TLS_FAILED, HeaderPhase, Upgraded, UpgradeRefused
+from esockd_core._transports.trio_tls import Prefixed, shake_hands
+from esockd_core._upgrade import HeaderPhase, Upgraded, UpgradeRefused, note_handshake
 
 if TYPE_CHECKING:
-    import ssl
-
     from esockd_core._service import Service
     from esockd_core._transports.trio_callbacks import CallbackPoller
 
 logger = logging.getLogger("esockd_core")
 
 PEEK_BYTES: Final = 4_096  # most headers have less than 600 (PP 2.2)
-
-
-async def shake_hands(raw: socket.socket, context: ssl.SSLContext, received: bytes) -> TlsSocket:
-    """Do the handshake.
-
-    Args:
-        raw: The connection's socket.
-        context: What to speak TLS with.
-        received: What came from the socket already.
-
-    Raises:
-        UpgradeRefused: It failed.
-        OSError: The socket failed.
-    """
-    engine = TlsEngine(context)
-    plaintext = engine.feed(received) if received else b""
-    while True:
-        unsent = memoryview(engine.take())
-        while unsent:
-            try:
-                unsent = unsent[raw.send(unsent) :]
-            except BlockingIOError:
-                await wait_writable(raw)
-        if engine.error is not None:
-            raise UpgradeRefused(TLS_FAILED, f"TLS handshake: {engine.error.reason or engine.error}")
-        if engine.handshaken:
-            return TlsSocket(raw, engine, plaintext)
-        await wait_readable(raw)
-        try:
-            data = raw.recv(READ_BYTES)
-        except BlockingIOError:
-            continue
-        if data:
-            plaintext = engine.feed(data)
-        elif engine.received_bytes:
-            raise UpgradeRefused(TLS_FAILED, "the peer closed in the middle of the handshake")
-        else:
-            raise UpgradeRefused(TLS_CLOSED, "the peer closed without a byte")
 
 
 class _TrioUpgrade(Upgraded, TrioConnection):
@@ -102,6 +60,7 @@ class _TrioUpgrade(Upgraded, TrioConnection):
             logger.exception("listener %s: an upgrade failed", self._service.name)
             self.abort(HANDLER_ERROR)
         else:
+            note_handshake(self._service, self, trio.current_time())
             self._forget_upgrade()
             if not self._closing:
                 self._may_be_readable = True
@@ -160,15 +119,6 @@ class TrioCallbackUpgraded(_TrioUpgrade, TrioCallbackConnection):
 
     __slots__ = (*Upgraded.UPGRADE_SLOTS, "_waiting_scope")
 
-    def resume_reading(self) -> None:
-        super().resume_reading()
-        if self._reading and isinstance(self._socket, Prefixed) and self._socket.buffered:
-            self._nursery.start_soon(self._deliver_buffered)  # no poll of the socket will tell of it
-
-    async def _deliver_buffered(self) -> None:
-        if self._reading and isinstance(self._socket, Prefixed) and self._socket.buffered:
-            self.on_readable()
-
 
 def make_upgraded(
     service: Service, nursery: trio.Nursery, accepted: socket.socket, poller: CallbackPoller
@@ -177,29 +127,3 @@ def make_upgraded(
     if service.callbacks is not None:
         return TrioCallbackUpgraded(service, nursery, accepted, poller, service.callbacks)
     return TrioUpgraded(service, nursery, accepted)
-
-
-async def start_tls(
-    connection: TrioConnection, raw: socket.socket, context: ssl.SSLContext, received: bytes, service: Service
-) -> socket.socket:
-    """Put TLS under a connection that its handler uses already.
-
-    Raises:
-        BrokenResourceError: The handshake failed, and the connection is closed.
-    """
-    if isinstance(raw, TlsSocket):
-        raise RuntimeError("the connection has TLS already")  # noqa: TRY004 (it is no matter of types)
-    service.upgrading.handshakes[connection] = trio.current_time()
-    try:
-        return cast("socket.socket", await shake_hands(raw, context, received))
-    except UpgradeRefused as refused:
-        connection.close_nowait(refused.reason)
-        raise BrokenResourceError(refused.why) from refused
-    except (trio.ClosedResourceError, OSError) as error:
-        connection.abort(TLS_FAILED)
-        raise BrokenResourceError(f"the connection was lost in the handshake: {error}") from error
-    except BaseException:
-        connection.abort()
-        raise
-    finally:
-        service.upgrading.handshakes.pop(connection, None)
