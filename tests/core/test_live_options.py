@@ -11,10 +11,10 @@ import anyio
 import pytest
 import trustme
 from anyio.streams.tls import TLSAttribute, TLSStream
+from tests.core.conftest import echo, until
 
 from esockd_core import (
     AddressInUse,
-    CallbackHandler,
     CannotBind,
     Effect,
     InvalidOption,
@@ -30,7 +30,6 @@ from esockd_proxyproto import Endpoint, ProxyHeader, encode
 from esockd_ratelimit import TokenBucket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from anyio.abc import SocketStream
@@ -43,24 +42,8 @@ HEADER = encode(ProxyHeader(2, source=Endpoint("192.0.2.7", 41000), destination=
 AUTHORITY = trustme.CA()
 
 
-async def echo(connection: StreamConnection) -> None:
-    async for data in connection:
-        await connection.send(data)
-
-
 async def name_peer(connection: StreamConnection) -> None:
     await connection.send(connection.peername[0].encode())
-
-
-class Echo(CallbackHandler):
-    def data_received(self, connection: StreamConnection, data: bytes) -> None:
-        connection.send_nowait(data)
-
-
-@pytest.fixture(params=[echo, Echo()], ids=["coroutine", "callback"])
-def handler(request: pytest.FixtureRequest) -> Handler:
-    chosen: Handler = request.param
-    return chosen
 
 
 async def connect(listener: Listener, source: str = "127.0.0.1") -> SocketStream:
@@ -79,12 +62,6 @@ async def is_refused(client: SocketStream) -> bool:
     except (anyio.EndOfStream, anyio.BrokenResourceError):
         return True
     return False
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with anyio.fail_after(10):
-        while not condition():  # noqa: ASYNC110
-            await anyio.sleep(0.01)
 
 
 async def test_options_change_while_connections_stay_open(handler: Handler) -> None:

@@ -106,6 +106,7 @@ async def test_a_connection_goes_on_with_tls(tls: TlsOptions) -> None:
     async with serving(server) as listener:
         assert await run(talk) == b"hello"
         assert await reasons(listener) == {"normal": 1}
+        assert listener.stats().handshakes.count == 1
     assert server.protected == b"hello"
 
 

@@ -383,6 +383,8 @@ async def test_what_is_no_tls_is_a_failed_handshake(
     async with encrypted(handler, tls) as listener:
         assert await run(knock) == answer
         assert await reasons(listener) == {"tls_failed": 1}
+        assert listener.stats().handshake_failures == {"tls_failed": 1}
+        assert listener.stats().handshakes.count == 0
         assert await run(lambda: ask(listener, b"hello", client_context())) == b"hello"
 
 

@@ -9,6 +9,8 @@ import traceback
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
+from esockd_core import LOG_FIELDS
+
 if TYPE_CHECKING:
     from esockd_cli._output import Output
 
@@ -48,13 +50,14 @@ class JsonFormatter(logging.Formatter):
     """One JSON object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as a JSON object: time (UTC), level, logger, message and, with an exception, what and where."""
+        """The record as a JSON object: time (UTC), level, logger, message, and as far as known what it is about."""
         fields: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
         }
+        fields |= {name: value for name in LOG_FIELDS if (value := getattr(record, name, None)) is not None}
         if record.exc_info and (error := record.exc_info[1]) is not None:
             fields["exception"] = "".join(traceback.format_exception(error))
         return json.dumps(fields, ensure_ascii=False)

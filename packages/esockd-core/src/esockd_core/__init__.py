@@ -22,6 +22,7 @@ from esockd_core._histogram import Durations
 from esockd_core._inspection import ConnectionInfo, ConnectionPage, ListenerStatus
 from esockd_core._limits import raise_open_file_limit
 from esockd_core._listener import Listener, open_listener
+from esockd_core._log import LOG_FIELDS
 from esockd_core._option_changes import Effect, OptionChange, OptionPlan, plan_options
 from esockd_core._options import ListenerOptions
 from esockd_core._peer_certificate import PeerCertificate, TlsInfo
@@ -33,6 +34,7 @@ from esockd_core._top_sources import TopSource
 from esockd_core._unix_socket import UnixOptions
 
 __all__ = [
+    "LOG_FIELDS",
     "Acceptor",
     "Address",
     "AddressInUse",

@@ -19,11 +19,9 @@ if TYPE_CHECKING:
 
     from esockd_cidr import AccessList
     from esockd_core._carried import Carried
+    from esockd_core._log import ListenerLog
     from esockd_core._options import ListenerOptions, PeerName
     from esockd_core._upgrade import Upgraded
-
-
-logger = logging.getLogger("esockd_core")
 
 
 class Allows(Protocol):
@@ -51,6 +49,7 @@ class Admission:
     It holds the room that connections take: each admission takes one place, `release` gives it back.
 
     Attributes:
+        is_inet: Whether every peer that is still there has an address.
         access: The live access rules.
         trusted: The upstreams whose PROXY headers count; None where no header is looked for.
         judges_peer: Whether the access rules judge the socket's peer.
@@ -68,6 +67,7 @@ class Admission:
         "judges_source",
         "limiter",
         "load_hook",
+        "log",
         "loop_lag_s",
         "max_connections",
         "max_in_upgrade",
@@ -81,14 +81,15 @@ class Admission:
         "upgrading",
     )
 
-    def __init__(self, options: ListenerOptions, access: AccessList, counters: Counters, *, is_inet: bool) -> None:
+    def __init__(self, options: ListenerOptions, access: AccessList, counters: Counters, log: ListenerLog) -> None:
         self.counters = counters
-        self.is_inet = is_inet
+        self.log = log
+        self.is_inet = True
         self.open_count = 0
         self.open_by_source: dict[Hashable, int] = {}
         self.loop_lag_s = 0.0
         self.access = access
-        self.upgrading = InUpgrade()
+        self.upgrading = InUpgrade(counters.handshakes)
         self.limiter = options.connection_limiter()
         self.source_limiter = options.source_limiter()
         self.options = options
@@ -153,8 +154,8 @@ class Admission:
         try:
             if not self._has_leave(peer, host):
                 return False
-        except Exception as error:  # of the program's own limiter or hook
-            logger.exception("admission of %s failed", peer)
+        except Exception as error:  # noqa: BLE001 - of the program's own limiter or hook
+            self.log.say(logging.ERROR, "admission of %s failed: %r", peer, error, peer=peer, error=error)
             return self._refuse(peer, Refused.OTHER, f"admission failed: {error!r}")
         self.counters.accepted += 1
         self.open_count += 1
@@ -201,8 +202,13 @@ class Admission:
         """Seconds until the common bucket has a token; 0 where a program's own limiter fails to say."""
         try:
             return 0.0 if self.limiter is None else float(self.limiter.wait_time())
-        except Exception:
-            logger.exception("the limiter failed to say how long to wait; taking the next client")
+        except Exception as error:  # noqa: BLE001 - of the program
+            self.log.say(
+                logging.ERROR,
+                "the limiter fails to say how long to wait; taking the next client: %r",
+                error,
+                error=error,
+            )
             return 0.0
 
     @property

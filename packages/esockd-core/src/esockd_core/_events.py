@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from esockd_core._connection import Connection
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionEvent:
+class ConnectionEvent(NamedTuple):
     """One end of a connection's life; each admitted connection has exactly one of each kind.
+
+    A tuple, because making one costs half of making a frozen object, and there are two for each connection.
 
     Attributes:
         kind: "connection_started" at admission, "connection_stopped" once nothing of it is left.

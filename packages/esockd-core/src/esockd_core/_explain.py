@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from esockd_cidr import AccessList, InvalidAddress
+from esockd_core._errors import InvalidOption
 from esockd_ratelimit import source_key
 
 if TYPE_CHECKING:
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
 
     from esockd_core._admission import Admission
     from esockd_core._inspection import ListenerState
+
+
+READER: Final = AccessList(["allow 0.0.0.0"])  # it reads addresses, as a list without rules does not
 
 
 class Verdict(StrEnum):
@@ -78,8 +83,13 @@ def explain(admission: Admission, state: ListenerState, host: str, upstream: str
         upstream: The address of the proxy it comes by, for a listener that takes PROXY headers.
 
     Raises:
-        esockd_cidr.InvalidAddress: One of them is no address.
+        InvalidOption: One of them is no address.
     """
+    for address in (host, upstream or host):
+        try:
+            READER.allows(address)
+        except InvalidAddress as error:
+            raise InvalidOption(str(error)) from error
     return Explanation(host, upstream, tuple(_stages(admission, state, host, upstream or host)))
 
 

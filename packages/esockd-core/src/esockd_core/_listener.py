@@ -11,27 +11,20 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 from anyio.lowlevel import checkpoint
 
-from esockd_cidr import InvalidAddress as NoAddress
 from esockd_core._address import parse_address
 from esockd_core._admission import Admission
-from esockd_core._control import UNSET, ListenerControl, Unset
+from esockd_core._control import UNSET, Unset
 from esockd_core._ending import Ending, drain_connections, end_connections
 from esockd_core._errors import InvalidOption, ListenerClosed
-from esockd_core._explain import explain
-from esockd_core._inspection import (
-    ListenerStatus,
-    describe_connection,
-    find_connections,
-    page_of_connections,
-    top_sources,
-)
+from esockd_core._inspected import Inspected
 from esockd_core._intake import Intake
 from esockd_core._limits import clamp_max_connections
+from esockd_core._log import ListenerLog
 from esockd_core._option_changes import merge_options, plan_options
 from esockd_core._options import DEFAULT_MAX_CONNECTIONS, ListenerOptions
 from esockd_core._service import Service
 from esockd_core._sockets import require_applicable
-from esockd_core._stats import Counters, Refusal, Stats
+from esockd_core._stats import Counters
 from esockd_core._transports import open_carrier
 from esockd_core._upgrade import plan_upgrades
 
@@ -40,27 +33,21 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskStatus
 
-    from esockd_cidr import AccessList, Match, Rule, RuleLike
-    from esockd_core._acceptors import Acceptor
     from esockd_core._address import Address
-    from esockd_core._connection import StreamConnection
     from esockd_core._events import ConnectionEvent
-    from esockd_core._explain import Explanation
     from esockd_core._handler import Handler
-    from esockd_core._inspection import ConnectionInfo, ConnectionPage, ListenerState
+    from esockd_core._inspection import ListenerState
     from esockd_core._option_changes import OptionPlan
     from esockd_core._sockets import ListeningSockets
     from esockd_core._tls_options import TlsOptions
-    from esockd_core._top_sources import TopSource
 
 logger = logging.getLogger("esockd_core")
 
 TICK_S: Final = 0.1  # between two looks at timeouts and at the event loop's lag
 READ_PASSES: Final = 8  # of the event loop, before a drain: who was queued is registered, read from and seen to finish
-KILL_CHUNK: Final = 256  # connections killed before the event loop gets its turn
 
 
-class Listener(ListenerControl):
+class Listener(Inspected):
     """One opened address and the connections it accepted.
 
     Run it in a task group of your own, `await task_group.start(listener.run)`, or let `open_listener` or a `Server` do
@@ -96,7 +83,7 @@ class Listener(ListenerControl):
         self._access = options.access_list()
         options = replace(options, access_rules=self._access)  # what is asked for its rules has the live ones
         upgrades = plan_upgrades(self.address, options)
-        self._admission = Admission(options, self._access, counters or Counters(), is_inet=True)
+        self._admission = Admission(options, self._access, counters or Counters(), ListenerLog(name))
         self._service = Service(name, handler, options, self._admission, on_event)
         self._service.upgrades = upgrades
         self._intake = Intake(self._service, self._fail)
@@ -377,152 +364,6 @@ class Listener(ListenerControl):
     async def wait_closed(self) -> None:
         """Return when nothing is left of the listener."""
         await self._closed.wait()
-
-    # Looking at it
-
-    @property
-    def state(self) -> ListenerState:
-        """Where the listener is in its life."""
-        return self._state
-
-    @property
-    def was_open(self) -> bool:
-        """Whether it ever accepted."""
-        return self._opened_at is not None
-
-    @property
-    def options(self) -> ListenerOptions:
-        """The options in force."""
-        return self._service.options
-
-    @property
-    def access_rules(self) -> AccessList:
-        """The live access rules; a change holds for the next client."""
-        return self._access
-
-    @property
-    def addresses(self) -> tuple[str, ...]:
-        """What is really bound, one text a socket; empty before and after."""
-        return self._intake.addresses
-
-    @property
-    def port(self) -> int | None:
-        """The real port, the same for each socket; None for a Unix socket or when not open."""
-        return self._intake.port
-
-    @property
-    def acceptors(self) -> tuple[Acceptor, ...]:
-        """The acceptors, one or more for each socket."""
-        return self._intake.acceptors
-
-    @property
-    def connections(self) -> tuple[StreamConnection, ...]:
-        """The connections that have not ended, oldest first."""
-        return tuple(self._service.connections.values())
-
-    @property
-    def refusals(self) -> tuple[Refusal, ...]:
-        """The last refused sockets, at most 256, oldest first."""
-        return tuple(self._service.counters.refusals)
-
-    def stats(self) -> Stats:
-        """A snapshot of every counter."""
-        return self._service.snapshot(self._intake.queue())
-
-    # The rest of `ListenerControl`, which says what each does
-
-    async def get_status(self) -> ListenerStatus:
-        """Name, state and addresses."""
-        return ListenerStatus(
-            name=self.name,
-            address=str(self.address),
-            state=self._state,
-            addresses=self.addresses,
-            port=self.port,
-            opened_at=self._opened_at,
-        )
-
-    async def get_stats(self) -> Stats:
-        """Every counter."""
-        return self.stats()
-
-    async def get_options(self) -> ListenerOptions:
-        """The options in force."""
-        return self.options
-
-    async def get_acceptors(self) -> tuple[Acceptor, ...]:
-        """The acceptors."""
-        return tuple(replace(acceptor) for acceptor in self.acceptors)
-
-    async def get_refusals(self) -> tuple[Refusal, ...]:
-        """The last refused sockets."""
-        return self.refusals
-
-    async def get_top_sources(self, most: int = 10) -> tuple[TopSource, ...]:
-        """The sources that come most often."""
-        return top_sources(self._service, most)
-
-    async def explain(self, address: str, upstream: str | None = None) -> Explanation:
-        """What would happen to a client that came now."""
-        try:
-            return explain(self._admission, self._state, address, upstream)
-        except NoAddress as error:
-            raise InvalidOption(str(error)) from error
-
-    async def get_access_rules(self) -> tuple[Rule, ...]:
-        """The access rules."""
-        return self._access.rules
-
-    async def allow(self, network: str) -> None:
-        """Let clients of a network in."""
-        self._access.prepend(("allow", network))
-
-    async def deny(self, network: str) -> None:
-        """Keep clients of a network out."""
-        self._access.prepend(("deny", network))
-
-    async def insert_rule(self, index: int, rule: RuleLike) -> None:
-        """Put a rule at a position."""
-        self._access.insert(index, rule)
-
-    async def remove_rule(self, rule: RuleLike) -> None:
-        """Take a rule out."""
-        self._access.remove(rule)
-
-    async def replace_rules(self, *rules: RuleLike) -> None:
-        """Exchange all rules."""
-        self._access.replace(rules)
-
-    async def test_rules(self, address: str) -> Match | None:
-        """The rule that decides about an address."""
-        return self._access.match(address)
-
-    async def list_connections(self, network: str | None = None, *, after: int = 0, limit: int = 100) -> ConnectionPage:
-        """A page of the open connections."""
-        return page_of_connections(self._service, network, after, limit)
-
-    async def find_connection(self, connection_id: int) -> ConnectionInfo | None:
-        """The connection with this id."""
-        found = self._service.connections.get(connection_id)
-        return None if found is None else describe_connection(found)
-
-    async def kill_connection(self, connection_id: int) -> bool:
-        """Close a connection at once."""
-        found = self._service.connections.get(connection_id)
-        if found is None:
-            return False
-        found.kill()
-        return True
-
-    async def kill_connections(self, network: str) -> int:
-        """Close the connections of clients within a network at once."""
-        killed = 0
-        for connection in find_connections(self._service, network):
-            connection.kill()
-            killed += 1
-            if killed % KILL_CHUNK == 0:
-                await checkpoint()
-        return killed
 
 
 def _require_stream(address: Address) -> None:

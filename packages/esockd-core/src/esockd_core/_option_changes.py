@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from esockd_cidr import AccessList
 from esockd_core._errors import InvalidOption
 from esockd_core._options import ListenerOptions
+from esockd_core._tcp_options import TcpOptions
 from esockd_core._tls_options import TlsOptions
+from esockd_core._unix_socket import UnixOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-AnyOptions = TypeVar("AnyOptions")
 
 NESTED: Final = ("tcp", "unix")
 
@@ -124,24 +124,24 @@ def merge_options(options: ListenerOptions | None, changes: Mapping[str, Any]) -
         InvalidOption: A name is unknown, or a value out of bounds.
     """
     options = options or ListenerOptions()
+    _check_names(ListenerOptions, changes)
     merged = dict(changes)
-    for name in (*NESTED, "tls"):
-        if isinstance(changes.get(name), Mapping):
-            nested = getattr(options, name)
-            merged[name] = _change(nested if is_dataclass(nested) else TlsOptions, changes[name], name)
-    return _change(options, merged)
+    for name, kind in (("tcp", TcpOptions), ("unix", UnixOptions), ("tls", TlsOptions)):
+        given = changes.get(name)
+        if isinstance(given, Mapping):
+            _check_names(kind, given, f"{name}.")
+            old = getattr(options, name)
+            try:
+                merged[name] = kind(**given) if old is None else replace(old, **given)
+            except TypeError as error:  # one that has no default is missing
+                raise InvalidOption(f"{name}: {error}") from error
+    return replace(options, **merged)
 
 
-def _change(options: AnyOptions | type[AnyOptions], changes: Mapping[str, Any], within: str = "") -> AnyOptions:
-    known = {field.name for field in fields(options)}  # type: ignore[arg-type] # options are dataclasses
+def _check_names(kind: type, changes: Mapping[str, Any], prefix: str = "") -> None:
+    known = {field.name for field in fields(kind)}
     for name in changes:
         if name not in known:
             close = get_close_matches(name, known, n=1)
             hint = f'Did you mean "{close[0]}"?' if close else f"Known: {', '.join(sorted(known))}."
-            raise InvalidOption(f'unknown option "{f"{within}." if within else ""}{name}". {hint}')
-    if isinstance(options, type):
-        try:
-            return options(**changes)
-        except TypeError as error:
-            raise InvalidOption(f"{within}: {error}") from error
-    return replace(options, **changes)  # type: ignore[type-var]
+            raise InvalidOption(f'unknown option "{prefix}{name}". {hint}')

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from esockd_core._stats import Counters
     from esockd_core._upgrade import Upgrades
 
-logger = logging.getLogger("esockd_core")
-
 SWEEP_CHUNK = 1_000  # connections looked at before the event loop gets its turn
 
 next_id = count(1).__next__
@@ -50,6 +48,7 @@ class Service:
         "connections",
         "counters",
         "farewells",
+        "log",
         "loop",
         "name",
         "new_task",
@@ -86,6 +85,7 @@ class Service:
         self.set_handler(handler)
         self.options = options
         self.admission = admission
+        self.log = admission.log
         self.counters: Counters = admission.counters
         self.on_event = on_event
         self.connections: dict[int, Carried] = {}
@@ -163,14 +163,16 @@ class Service:
             self._changed = None
 
     def handler_failed(self, connection: Carried, error: BaseException) -> str:
-        """Log what a handler raised, once, and name its reason."""
-        logger.error(
-            "listener %s: handler of connection %d from %s failed: %r",
-            self.name,
+        """Log what a handler raised, once, unless there are too many; and name its reason."""
+        self.log.say(
+            logging.ERROR,
+            "handler of connection %d from %s failed: %r",
             connection.id,
             connection.peername,
             error,
-            exc_info=error,
+            connection=connection,
+            reason=HANDLER_ERROR,
+            error=error,
         )
         return HANDLER_ERROR
 
@@ -209,11 +211,12 @@ class Service:
         if self.on_event is not None:
             try:
                 self.on_event(event)
-            except Exception:
-                logger.exception("listener %s: the on_event hook failed", self.name)
+            except Exception as error:  # noqa: BLE001 - of the program
+                self.log.say(logging.ERROR, "the on_event hook failed: %r", error, error=error)
 
     def sweep(self, now: float) -> None:
         """Abort the sockets whose peer takes no bytes, or does not finish a close, for too long."""
+        self.log.tell_left_out()
         self.upgrading.sweep(now, self.options)
         send_timeout_s = self.options.send_timeout
         for connection, (unsent, since) in list(self.blocked.items()):

@@ -46,7 +46,7 @@ class TopSources:
 
     def __init__(self) -> None:
         self._counts: dict[Hashable, int] = {}
-        self.uncertainty = 0
+        self.uncertainty: int = 0
 
     def count(self, host: str) -> None:
         """This one came."""

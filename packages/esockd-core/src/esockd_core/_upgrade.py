@@ -20,12 +20,11 @@ if TYPE_CHECKING:
     import ssl
 
     from esockd_core._address import Address
+    from esockd_core._histogram import Histogram
     from esockd_core._options import ListenerOptions, PeerName
     from esockd_core._peer_certificate import TlsInfo
     from esockd_core._service import Service
     from esockd_proxyproto import Endpoint, ProxyHeader
-
-logger = logging.getLogger("esockd_core")
 
 PROXY_CLOSED: Final = "proxy_closed"  # without a byte: a port check
 PROXY_INVALID: Final = "proxy_invalid"
@@ -92,16 +91,26 @@ class InUpgrade:
     """The connections that wait for a header or a handshake, the oldest first, and since when.
 
     Looking at the oldest a few times a second does what a timer for each of them would.
+
+    Args:
+        durations: Where the duration of each successful handshake is noted.
     """
 
-    __slots__ = ("handshakes", "headers")
+    __slots__ = ("_durations", "handshakes", "headers")
 
-    def __init__(self) -> None:
+    def __init__(self, durations: Histogram) -> None:
+        self._durations = durations
         self.headers: dict[Upgraded, float] = {}
         self.handshakes: dict[Carried, float] = {}
 
     def __len__(self) -> int:
         return len(self.headers) + len(self.handshakes)
+
+    def handshake_done(self, connection: Carried, now: float) -> None:
+        """A handshake succeeded."""
+        since = self.handshakes.pop(connection, None)
+        if since is not None:
+            self._durations.note(now - since)
 
     def sweep(self, now: float, options: ListenerOptions) -> None:
         """End the upgrades whose time is over."""
@@ -117,13 +126,6 @@ class InUpgrade:
                 break
             del self.handshakes[shaking]
             shaking.abort(HANDSHAKE_TIMEOUT)
-
-
-def note_handshake(service: Service, connection: Carried, now: float) -> None:
-    """A handshake is done: its time is noted, and its deadline is over."""
-    since = service.upgrading.handshakes.pop(connection, None)
-    if since is not None:
-        service.counters.handshakes.note(now - since)
 
 
 class HeaderPhase:
@@ -292,13 +294,15 @@ class Upgraded(Carried):
         self._reason = self._reason or refused.reason
         self._forget_upgrade()
         if refused.reason not in QUIET:
-            logger.info(
-                "listener %s: connection %d from %s ends (%s): %s",
-                self._service.name,
+            self._service.log.say(
+                logging.INFO,
+                "connection %d from %s ends (%s): %s",
                 self.id,
                 self.peername,
                 refused.reason,
                 refused.why,
+                connection=self,
+                reason=refused.reason,
             )
 
     def _note_loss(self) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from esockd_core._connection import TLS_CUT_SHORT, TLS_FAILED
 from esockd_core._peer_certificate import describe_tls
 from esockd_core._tls import TlsEngine
-from esockd_core._upgrade import TLS_CLOSED, UpgradeRefused, note_handshake
+from esockd_core._upgrade import TLS_CLOSED, UpgradeRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -279,7 +279,7 @@ def begin_tls(
 
     def shaken(refused: UpgradeRefused | None) -> None:
         if refused is None:
-            note_handshake(service, connection, service.loop.time())
+            service.upgrading.handshake_done(connection, service.loop.time())
         else:
             service.upgrading.handshakes.pop(connection, None)
             connection.use_transport(real)

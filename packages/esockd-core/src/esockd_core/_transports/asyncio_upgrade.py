@@ -9,7 +9,7 @@ from esockd_core._tls import TlsEngine
 from esockd_core._transports.asyncio import AsyncioConnection
 from esockd_core._transports.asyncio_callbacks import AsyncioCallbackConnection
 from esockd_core._transports.asyncio_tls import TlsTransport
-from esockd_core._upgrade import HeaderPhase, Upgraded, UpgradeRefused, note_handshake
+from esockd_core._upgrade import HeaderPhase, Upgraded, UpgradeRefused
 
 if TYPE_CHECKING:
     from esockd_core._service import Service
@@ -104,12 +104,13 @@ class _AsyncioUpgrade(Upgraded, AsyncioConnection):
         layer.begin(unread)
 
     def _shaken(self, refused: UpgradeRefused | None) -> None:
+        service = self._service
         if refused is not None:
             self._turn_away(refused)
-            return
-        note_handshake(self._service, self, self._service.loop.time())
-        if not self._closing:
-            self._become_ready()
+        else:
+            service.upgrading.handshake_done(self, service.loop.time())
+            if not self._closing:
+                self._become_ready()
 
     # Ends
 

@@ -17,7 +17,7 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled, notify_closing, w
 from esockd_core._carried import YIELD_EVERY, Carried
 from esockd_core._connection import KILLED, NORMAL, READ_BYTES, SHUTDOWN, TLS_FAILED, as_bytes, bad_max_bytes, name_of
 from esockd_core._transports.trio_tls import TlsSocket, shake_hands
-from esockd_core._upgrade import UpgradeRefused, note_handshake
+from esockd_core._upgrade import UpgradeRefused
 
 if TYPE_CHECKING:
     from esockd_core._options import PeerName
@@ -80,10 +80,12 @@ class TrioConnection(Carried):
 
     def _start(self) -> None:
         self._handler_running = True
+        self.moved_at = trio.current_time()
         self._nursery.start_soon(self._run_handler)
 
     async def _run_handler(self) -> None:
         self._task = trio.lowlevel.current_task()
+        self._service.counters.accept_delays.note(trio.current_time() - self.moved_at)
         reason = NORMAL
         try:
             with self._scope:
@@ -317,7 +319,7 @@ class TrioConnection(Carried):
             self.abort()
             raise
         else:
-            note_handshake(self._service, self, trio.current_time())
+            self._service.upgrading.handshake_done(self, trio.current_time())
         finally:
             kept, self._kept = self._kept, None
             self._receiving = False

@@ -13,7 +13,7 @@ from esockd_core._connection import HANDLER_ERROR, RESET, TLS_FAILED
 from esockd_core._transports.trio import TrioConnection
 from esockd_core._transports.trio_callbacks import TrioCallbackConnection
 from esockd_core._transports.trio_tls import Prefixed, shake_hands
-from esockd_core._upgrade import HeaderPhase, Upgraded, UpgradeRefused, note_handshake
+from esockd_core._upgrade import HeaderPhase, Upgraded, UpgradeRefused
 
 if TYPE_CHECKING:
     from esockd_core._service import Service
@@ -47,6 +47,7 @@ class _TrioUpgrade(Upgraded, TrioConnection):
             if upgrades.context is not None:
                 self._service.upgrading.handshakes[self] = trio.current_time()
                 self._socket = cast("socket.socket", await shake_hands(self._socket, upgrades.context, unread))
+                self._service.upgrading.handshake_done(self, trio.current_time())
             elif unread:
                 self._socket = cast("socket.socket", Prefixed(self._socket, unread))
         except UpgradeRefused as refused:
@@ -60,7 +61,6 @@ class _TrioUpgrade(Upgraded, TrioConnection):
             logger.exception("listener %s: an upgrade failed", self._service.name)
             self.abort(HANDLER_ERROR)
         else:
-            note_handshake(self._service, self, trio.current_time())
             self._forget_upgrade()
             if not self._closing:
                 self._may_be_readable = True
