@@ -117,15 +117,11 @@ class TrioConnection(Carried):
             raise StopAsyncIteration from None
 
     async def receive(self, max_bytes: int = READ_BYTES) -> bytes:
-        if max_bytes < 1:
-            raise bad_max_bytes(max_bytes)
-        if self._receiving:
-            raise BusyResourceError("receiving from")
-        if self._closing:
-            raise self._closed_error()
+        self._check_receivable(max_bytes)
         self._receiving = True
         try:
-            await self._checkpoint()
+            if self._may_be_readable or self._eof:  # otherwise `wait_readable` is a checkpoint
+                await self._checkpoint()
             while True:
                 if self._eof:
                     raise EndOfStream
@@ -152,6 +148,14 @@ class TrioConnection(Carried):
         finally:
             self._receiving = False
 
+    def _check_receivable(self, max_bytes: int) -> None:
+        if max_bytes < 1:
+            raise bad_max_bytes(max_bytes)
+        if self._receiving:
+            raise BusyResourceError("receiving from")
+        if self._closing:
+            raise self._closed_error()
+
     def pause_reading(self) -> None:
         raise RuntimeError("a coroutine handler pauses reading by not calling receive()")
 
@@ -161,9 +165,11 @@ class TrioConnection(Carried):
 
     async def send(self, item: bytes) -> None:
         await self._checkpoint()
-        await self._wait_writable()  # for what a cancelled send left, or another task's
+        if self._is_write_paused():
+            await self._wait_writable()  # for what a cancelled send left, or another task's
         self._write(item)
-        await self._wait_writable()
+        if self._is_write_paused():
+            await self._wait_writable()
 
     async def _wait_writable(self) -> None:
         while self._is_write_paused():
@@ -251,7 +257,8 @@ class TrioConnection(Carried):
             self._wake_senders()
 
     async def _wait_flushed(self) -> None:
-        self._flushed = self._flushed or trio.Event()
+        if self._flushed is None:
+            self._flushed = trio.Event()
         await self._flushed.wait()
 
     def _wake_if_room(self) -> None:

@@ -34,6 +34,7 @@ class Prefixed:
 
     def __init__(self, raw: socket.socket, prefix: bytes) -> None:
         self.raw = raw
+        self.fileno = raw.fileno  # asked for at every wait
         self.buffered = prefix
 
     def __getattr__(self, name: str) -> Any:
@@ -63,7 +64,7 @@ class TlsSocket(Prefixed):
         super().__init__(raw, plaintext)
         self._engine = engine
         self._unsent = b""  # ciphertext
-        self._is_last_byte_sealed = False
+        self._sealed_bytes = 0  # 1 where all is encrypted and some of it not sent
         self._info: TlsInfo | None = None
         self._look_at_end()
 
@@ -83,7 +84,8 @@ class TlsSocket(Prefixed):
             ssl.SSLError: What came is no TLS of this connection.
         """
         engine = self._engine
-        while not self.buffered:
+        plaintext = self.buffered
+        while not plaintext:
             if engine.peer_finished:
                 return b""
             if engine.error is not None:
@@ -93,12 +95,17 @@ class TlsSocket(Prefixed):
                 if engine.finished:
                     return b""  # it need not answer our own farewell
                 raise ConnectionAbortedError(TLS_CUT_SHORT)
-            self.buffered = engine.feed(data)
+            plaintext = engine.feed(data)
             self._look_at_end()
             if engine.outgoing.pending:
                 self._unsent += engine.take()
-                self._flush()
-        return self._take(max_bytes)
+                with suppress(OSError):  # the next read or write tells
+                    self._flush()
+        if len(plaintext) <= max_bytes:
+            self.buffered = b""
+            return plaintext
+        self.buffered = plaintext[max_bytes:]
+        return plaintext[:max_bytes]
 
     def _look_at_end(self) -> None:
         # The end that came behind plaintext has left the kernel with it: make polls tell of it all the same.
@@ -115,21 +122,16 @@ class TlsSocket(Prefixed):
         Raises:
             BlockingIOError: The kernel has no room, and nothing more was taken.
         """
-        if not self._flush():
+        if self._unsent and not self._flush():
             raise BlockingIOError
-        taken = 0
-        if self._is_last_byte_sealed:
-            self._is_last_byte_sealed = False
-            taken = 1
-        piece = bytes(data[taken : taken + WRITE_BYTES])
+        sealed, self._sealed_bytes = self._sealed_bytes, 0
+        piece = bytes(data[sealed : sealed + WRITE_BYTES])
         if not piece:
-            return taken
+            return sealed
         self._unsent = self._engine.write(piece)
-        taken += len(piece)
         if not self._flush():
-            self._is_last_byte_sealed = True
-            taken -= 1
-        return taken
+            self._sealed_bytes = 1
+        return sealed + len(piece) - self._sealed_bytes
 
     def shutdown(self, how: int) -> None:
         """Say in TLS and in TCP that nothing more will be sent.
@@ -138,18 +140,18 @@ class TlsSocket(Prefixed):
             BlockingIOError: The kernel has no room for it: try again.
         """
         self._unsent += self._engine.finish()
-        if not self._flush():
+        if self._unsent and not self._flush():
             raise BlockingIOError
         self.raw.shutdown(how)
 
     def _flush(self) -> bool:
         """Hand over ciphertext; say whether all is gone."""
-        if self._unsent:
-            try:
-                sent = self.raw.send(self._unsent)
-            except BlockingIOError:
-                return False
-            self._unsent = self._unsent[sent:]
+        unsent = self._unsent
+        try:
+            sent = self.raw.send(unsent)
+        except BlockingIOError:
+            return False
+        self._unsent = b"" if sent == len(unsent) else unsent[sent:]
         return not self._unsent
 
 
