@@ -5,8 +5,9 @@ from __future__ import annotations
 import ipaddress
 import re
 import struct
+from functools import partial
 from socket import AF_INET, AF_INET6, inet_ntop
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -26,6 +27,12 @@ from esockd_proxyproto import (
     decode,
     encode,
 )
+from esockd_proxyproto._options import Options
+from esockd_proxyproto._v1_line import read_line
+from esockd_proxyproto._v2 import read_fixed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 
@@ -37,6 +44,7 @@ tlvs = st.lists(
     st.builds(Tlv, st.integers(0, 255).filter(lambda type_: type_ not in {3, 5}), st.binary(max_size=40)), max_size=5
 )
 transports = st.sampled_from([Transport.STREAM, Transport.DGRAM])
+tolerances = st.sampled_from([Tolerance.NONE, *Tolerance, ~Tolerance.NONE])
 
 
 def canonical(header: ProxyHeader) -> ProxyHeader:
@@ -181,6 +189,49 @@ def v2_model(data: bytes) -> bool:
     return True
 
 
+def answer_of(read: Callable[[], tuple[object, int]]) -> object:
+    """Whichever of the three answers reading gives, with all that it says."""
+    try:
+        return read()
+    except IncompleteHeader as error:
+        return error.missing
+    except InvalidHeader as error:
+        return type(error), error.reason, error.offset, error.section
+
+
+@given(line=odd_lines | v1_headers.map(encode), rest=st.binary(max_size=20), tolerate=tolerances)
+def test_v1_straight_and_careful_reading_agree(line: bytes, rest: bytes, tolerate: Tolerance) -> None:
+    data = line + rest
+    assert answer_of(partial(decode, data, tolerate=tolerate)) == answer_of(partial(read_line, data[:107], tolerate))
+
+
+@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("keyword", ["TCP4", "TCP6"])
+def test_v1_straight_and_careful_reading_agree_at_the_limits_of_each_field(keyword: str, place: int) -> None:
+    hosts = [f"1.2.{octet}.4" for octet in ["", "00", "01", "007", "1_0", *range(301), 999, 1000]]
+    hosts += ["::", ":", "1::", "::1%lo", "::G", "::0001", "::00001", ":1" * 8, "1:" * 8, "1:" * 7 + "1"]
+    hosts += ["0:" * 6 + "1.2.3.4", "00:" * 6 + "100.100.100.100", "ffff:" * 6 + "255.255.255.255"]
+    ports = ["", "0", "00", "01", "1", "9", "10", "+1", "1_0", "9999", "65535", "65536", "70000", "99999", "100000"]
+    for odd in hosts if place < 2 else ports:
+        fields = ["1.2.3.4" if keyword == "TCP4" else "::1"] * 2 + ["1", "2"]
+        fields[place] = odd
+        line = f"PROXY {keyword} {' '.join(fields)}\r\n".encode()
+        assert answer_of(partial(decode, line)) == answer_of(partial(read_line, line, Tolerance.NONE))
+
+
+@given(
+    block=st.binary(min_size=36, max_size=36),
+    kind=st.sampled_from([b"\x21\x11", b"\x21\x12", b"\x21\x21", b"\x21\x22"]),
+)
+def test_v2_writes_every_address_as_inet_ntop_does(block: bytes, kind: bytes) -> None:
+    family, size = (AF_INET, 4) if kind[1] < 0x20 else (AF_INET6, 16)
+    block = block[: 2 * size + 4]
+    header, _ = decode(SIGNATURE + kind + struct.pack("!H", len(block)) + block)
+    ports = struct.unpack("!HH", block[-4:])
+    assert header.source == Endpoint(inet_ntop(family, block[:size]), ports[0])
+    assert header.destination == Endpoint(inet_ntop(family, block[size : 2 * size]), ports[1])
+
+
 @st.composite
 def odd_binaries(draw: st.DrawFn) -> bytes:
     """Headers of version 2 that are nearly right."""
@@ -203,6 +254,39 @@ def test_v2_agrees_with_an_obvious_model(data: bytes) -> None:
         assert not any(v2_model(data[:end]) for end in range(16, len(data) + 1))
     else:
         assert v2_model(data[:consumed])
+
+
+def v2_careful_answer(data: bytes, tolerate: Tolerance) -> object:
+    """What the fixed part and the walk over the TLVs say of a header with addresses, without reading it."""
+    options = Options(4096, verify_checksum=False, tolerate=tolerate)
+
+    def read() -> tuple[object, int]:
+        fixed = read_fixed(data, options)
+        fixed.walk(options).advance(data, min(len(data), fixed.total))
+        if len(data) < fixed.total:
+            raise IncompleteHeader(fixed.total - len(data))
+        return None, fixed.total
+
+    return answer_of(read)
+
+
+@given(data=odd_binaries() | v2_headers.map(encode), cut=st.integers(min_value=0), tolerate=tolerances)
+def test_v2_straight_and_careful_reading_agree(data: bytes, cut: int, tolerate: Tolerance) -> None:
+    part = data[: 1 + cut % len(data)]
+    answer = answer_of(lambda: (None, decode(part, verify_checksum=False, tolerate=tolerate)[1]))
+    assert answer == v2_careful_answer(part, tolerate)
+
+
+@given(value=st.binary(max_size=60))
+def test_the_checksum_agrees_with_a_bitwise_one(value: bytes) -> None:
+    header = ProxyHeader(source=Endpoint("192.0.2.1", 1), destination=Endpoint("192.0.2.2", 2), tlvs=[Tlv(4, value)])
+    data = encode(header, checksum=True)
+    crc = 0xFFFFFFFF
+    for byte in data[:-4] + bytes(4):
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    assert decode(data)[0].crc32c == crc ^ 0xFFFFFFFF
 
 
 V1_BYTES = sorted(b"PROXYTCP46UNKNOWN 0125689abfFg:.\r\n\t\0\xff")
@@ -235,9 +319,6 @@ def assert_one_more_byte_proves_the_answer(data: bytes, alphabet: list[int], tol
         assert not possible
     else:
         assert min(possible) == here - 1
-
-
-tolerances = st.sampled_from([Tolerance.NONE, *Tolerance, ~Tolerance.NONE])
 
 
 @given(line=odd_lines | v1_headers.map(encode), cut=st.integers(min_value=0), tolerate=tolerances)

@@ -243,7 +243,7 @@ def test_v2_takes_4096_bytes_by_default_and_65535_at_most() -> None:
     block = INET + tlv(4, bytes(4096 - 12 - 3))
     assert decode(header_of(PROXY_TCP4, block))[1] == 16 + 4096
     with pytest.raises(InvalidHeader, match="4097 bytes announced; the limit is 4096"):
-        decode(header_of(PROXY_TCP4, block + b"\0"))
+        decode(header_of(PROXY_TCP4, INET + tlv(4, bytes(4097 - 12 - 3))))
     largest = header_of(PROXY_TCP4, INET + tlv(4, bytes(65535 - 12 - 3)))
     assert decode(largest, max_length=65535)[1] == 16 + 65535
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from ._errors import IncompleteHeader, InvalidHeader
-from ._options import DEFAULT_LIMIT_BYTES, Options, Tolerance, check_max_length
+from ._options import DEFAULT_LIMIT_BYTES, Tolerance, check_max_length
 from ._v1 import decode_v1
 from ._v2 import FIXED, decode_v2
 
@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from ._header import ProxyHeader
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
-
-_STRICT: Final = Tolerance.NONE
-_DEFAULTS: Final = Options(DEFAULT_LIMIT_BYTES, verify_checksum=True, tolerate=_STRICT)
 
 
 def decode(
@@ -50,16 +47,13 @@ def decode(
     >>> header.source, consumed
     (Endpoint(host='192.0.2.1', port=56324), 45)
     """
-    if max_length == DEFAULT_LIMIT_BYTES and verify_checksum and tolerate is _STRICT:
-        options = _DEFAULTS
-    else:
+    if max_length != DEFAULT_LIMIT_BYTES:
         check_max_length(max_length)
-        options = Options(max_length, verify_checksum, tolerate)
     if type(data) is not bytes:
         data = memoryview(data).cast("B")[: FIXED.size + max_length].tobytes()
-    if data[:1] == b"\r":
-        return decode_v2(data, options)
-    return decode_v1(data, options.tolerate)
+    if data < b"P" and data:  # version 1 starts with P, version 2 below it; no slice is as cheap as this comparison
+        return decode_v2(data, max_length, verify_checksum, tolerate)
+    return decode_v1(data, tolerate)
 
 
 def decode_datagram(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ._codec import Buffer, decode
 from ._errors import IncompleteHeader, InvalidHeader, ProxyProtocolError
+from ._header import new_record
 from ._options import DEFAULT_LIMIT_BYTES, Options, Tolerance, check_max_length
 from ._v1_line import SIGNATURE as V1_SIGNATURE
 from ._v2 import FIXED, read_fixed
@@ -14,6 +15,9 @@ from ._v2 import SIGNATURE as V2_SIGNATURE
 if TYPE_CHECKING:
     from ._header import ProxyHeader
     from ._tlv import TlvWalk
+
+_SHORTEST_BYTES: Final = len("PROXY UNKNOWN\r\n")
+_STRICT: Final = Tolerance.NONE
 
 
 class Decoder:
@@ -46,9 +50,11 @@ class Decoder:
         tolerate: Tolerance = Tolerance.NONE,
     ) -> None:
         check_max_length(max_length)
-        self._options = Options(max_length, verify_checksum, tolerate)
+        self._options = new_record(Options, (max_length, verify_checksum, tolerate))
         self._buffer = bytearray()
-        self._missing = len("PROXY UNKNOWN\n" if Tolerance.LF_LINE_END in tolerate else "PROXY UNKNOWN\r\n")
+        self._missing = _SHORTEST_BYTES
+        if tolerate is not _STRICT and Tolerance.LF_LINE_END in tolerate:  # it takes long to ask a flag
+            self._missing -= 1
         self._whole = 0  # the header's length once version 2's fixed part told it
         self._walk: TlvWalk | None = None
         self._header: ProxyHeader | None = None
