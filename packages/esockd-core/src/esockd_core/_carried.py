@@ -15,7 +15,7 @@ import anyio
 from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
 from anyio.lowlevel import checkpoint
 
-from esockd_core._connection import ABORTED, KILLED, NORMAL, RESET, TLS_FAILED, StreamConnection
+from esockd_core._connection import ABORTED, HANDSHAKE_TIMEOUT, KILLED, NORMAL, RESET, TLS_FAILED, StreamConnection
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -105,6 +105,10 @@ class Carried(StreamConnection):
 
     def start_tls_nowait(self, options: TlsOptions, received: bytes = b"") -> None:  # noqa: ARG002
         raise RuntimeError("start_tls_nowait() is for callback handlers; coroutines await start_tls()")
+
+    def handshake_timed_out(self) -> None:
+        """The time for the TLS handshake is over."""
+        self.abort(HANDSHAKE_TIMEOUT)
 
     def _tls_refused(self, why: str) -> None:
         """A handshake in the middle of the connection failed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias
@@ -30,6 +31,7 @@ STUCK = "stuck"
 ABORTED = "aborted"
 RESET = "reset"
 TLS_FAILED = "tls_failed"
+HANDSHAKE_TIMEOUT = "handshake_timeout"
 
 TLS_CUT_SHORT = "the peer closed without saying so in TLS (close_notify): what it sent may have been cut short"
 
@@ -227,7 +229,13 @@ def name_of(address: Any) -> PeerName:
             return address
         host: str = address[0]
         return (host[7:] if host.startswith("::ffff:") and "." in host else host), address[1]
-    return address.decode(errors="surrogateescape") if isinstance(address, bytes) else str(address or "")
+    return printable(address if isinstance(address, bytes) else os.fsencode(address or ""))
+
+
+def printable(path: bytes) -> str:
+    """A Unix path as text for names and logs: "@" for the NUL of an abstract one, escapes for what is no text."""
+    text = path.decode(errors="backslashreplace").replace("\0", "@")
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
 
 
 def as_bytes(data: object) -> bytes:

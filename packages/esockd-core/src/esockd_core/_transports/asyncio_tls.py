@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from esockd_core._connection import TLS_CUT_SHORT, TLS_FAILED
 from esockd_core._peer_certificate import describe_tls
 from esockd_core._tls import TlsEngine
-from esockd_core._upgrade import TLS_CLOSED, UpgradeRefused
+from esockd_core._upgrade import UpgradeRefused, closed_in_handshake
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,10 +104,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         """The peer finished sending, with TLS or without."""
         engine = self._engine
         if self._on_shaken is not None:
-            if not engine.received_bytes:
-                self._shaken(UpgradeRefused(TLS_CLOSED, "the peer closed without a byte"))
-            else:
-                self._shaken(UpgradeRefused(TLS_FAILED, "the peer closed in the middle of the handshake"))
+            self._shaken(closed_in_handshake(engine, "closed"))
             return False
         if engine.peer_finished:
             return self._connection.state == "open"
@@ -127,7 +124,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The real transport is closed."""
         if self._on_shaken is not None:
-            self._shaken(UpgradeRefused(TLS_FAILED, f"the connection was lost in the handshake: {exc or 'closed'}"))
+            self._shaken(closed_in_handshake(self._engine, "was lost" if exc is None else f"was lost ({exc})"))
         if self._held is not None:
             held, self._held = self._held, None
             self._connection.data_received(held)

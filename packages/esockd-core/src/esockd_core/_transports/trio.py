@@ -15,7 +15,7 @@ from anyio import BrokenResourceError, BusyResourceError, EndOfStream, WouldBloc
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, notify_closing, wait_readable, wait_writable
 
 from esockd_core._carried import YIELD_EVERY, Carried
-from esockd_core._connection import KILLED, NORMAL, READ_BYTES, SHUTDOWN, TLS_FAILED, as_bytes, bad_max_bytes, name_of
+from esockd_core._connection import KILLED, NORMAL, READ_BYTES, SHUTDOWN, as_bytes, bad_max_bytes, name_of
 from esockd_core._transports.trio_tls import TlsSocket, shake_hands
 from esockd_core._upgrade import UpgradeRefused
 
@@ -318,10 +318,6 @@ class TrioConnection(Carried):
             raise BrokenResourceError(refused.why) from refused
         except trio.ClosedResourceError:
             raise self._closed_error() from None
-        except OSError as error:
-            self._reason = self._reason or TLS_FAILED
-            self._break(error)
-            raise self._closed_error() from error
         except trio.Cancelled:
             self.abort()
             raise

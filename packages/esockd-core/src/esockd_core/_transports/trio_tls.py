@@ -11,7 +11,7 @@ from trio.lowlevel import wait_readable, wait_writable
 from esockd_core._connection import TLS_CUT_SHORT, TLS_FAILED
 from esockd_core._peer_certificate import describe_tls
 from esockd_core._tls import MAX_RECORD_BYTES, TlsEngine
-from esockd_core._upgrade import TLS_CLOSED, UpgradeRefused
+from esockd_core._upgrade import UpgradeRefused, closed_in_handshake
 
 if TYPE_CHECKING:
     import ssl
@@ -165,7 +165,7 @@ async def shake_hands(raw: socket.socket, context: ssl.SSLContext, received: byt
 
     Raises:
         UpgradeRefused: It failed.
-        OSError: The socket failed.
+        trio.ClosedResourceError: This end was closed meanwhile.
     """
     engine = TlsEngine(context)
     plaintext = engine.feed(received) if received else b""
@@ -176,6 +176,8 @@ async def shake_hands(raw: socket.socket, context: ssl.SSLContext, received: byt
                 unsent = unsent[raw.send(unsent) :]
             except BlockingIOError:
                 await wait_writable(raw)
+            except OSError as error:
+                raise closed_in_handshake(engine, f"was lost ({error})") from error
         if engine.error is not None:
             raise UpgradeRefused(TLS_FAILED, f"TLS handshake: {engine.error.reason or engine.error}")
         if engine.handshaken:
@@ -185,9 +187,8 @@ async def shake_hands(raw: socket.socket, context: ssl.SSLContext, received: byt
             data = raw.recv(READ_BYTES)
         except BlockingIOError:
             continue
-        if data:
-            plaintext = engine.feed(data)
-        elif engine.received_bytes:
-            raise UpgradeRefused(TLS_FAILED, "the peer closed in the middle of the handshake")
-        else:
-            raise UpgradeRefused(TLS_CLOSED, "the peer closed without a byte")
+        except OSError as error:
+            raise closed_in_handshake(engine, f"was lost ({error})") from error
+        if not data:
+            raise closed_in_handshake(engine, "closed")
+        plaintext = engine.feed(data)

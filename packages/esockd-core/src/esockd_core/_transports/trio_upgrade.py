@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import trio
 from trio.lowlevel import wait_readable
 
-from esockd_core._connection import HANDLER_ERROR, RESET, TLS_FAILED
+from esockd_core._connection import HANDLER_ERROR, RESET
 from esockd_core._transports.trio import TrioConnection
 from esockd_core._transports.trio_callbacks import TrioCallbackConnection
 from esockd_core._transports.trio_tls import Prefixed, shake_hands
@@ -37,15 +37,21 @@ class _TrioUpgrade(Upgraded, TrioConnection):
         self._waiting_scope = None
 
     def _start(self) -> None:
+        # Now, not when the task has its first turn: the next client is judged before that.
+        upgrading = self._service.upgrading
+        waiting = upgrading.handshakes if self._upgrades().policy is None else upgrading.headers
+        waiting[self] = trio.current_time()
         self._nursery.start_soon(self._upgrade)
 
     async def _upgrade(self) -> None:
+        if self._lost:  # before this task's first turn
+            return
         upgrades = self._upgrades()
         try:
             unread = b"" if upgrades.policy is None else await self._take_header(HeaderPhase(upgrades.policy))
             self._judge_source()
             if upgrades.context is not None:
-                self._service.upgrading.handshakes[self] = trio.current_time()
+                self._service.upgrading.handshakes.setdefault(self, trio.current_time())
                 self._socket = cast("socket.socket", await shake_hands(self._socket, upgrades.context, unread))
                 self._service.upgrading.handshake_done(self, trio.current_time())
             elif unread:
@@ -56,7 +62,7 @@ class _TrioUpgrade(Upgraded, TrioConnection):
             self._note_loss()
             if not self._lost:
                 self._error = error
-                self.abort(TLS_FAILED if self._phase is None else RESET)
+                self.abort(RESET)
         except Exception:
             logger.exception("listener %s: an upgrade failed", self._service.name)
             self.abort(HANDLER_ERROR)
@@ -69,7 +75,7 @@ class _TrioUpgrade(Upgraded, TrioConnection):
     async def _take_header(self, phase: HeaderPhase) -> bytes:
         """Read the header, and leave what follows it in the kernel; give what had to be taken out all the same."""
         self._phase = phase
-        self._service.upgrading.headers[self] = trio.current_time()
+        self._service.upgrading.headers.setdefault(self, trio.current_time())
         with trio.CancelScope() as self._waiting_scope:
             while True:
                 await wait_readable(self._socket)
