@@ -182,6 +182,25 @@ def test_max_handshaking_refuses_one_more(start: Callable[..., Any]) -> None:
     assert sum(json.loads(out.splitlines()[-1])["listeners"][0]["refused"].values()) == 1
 
 
+@pytest.mark.parametrize("verbose", [False, True])
+def test_a_server_name_that_is_no_ascii_is_logged_for_who_asks_for_it_only(
+    start: Callable[..., Any], verbose: bool
+) -> None:
+    """Or any client could fill the log, five lines at a time."""
+    command = start("open", "echo", TLS, *CERT, *(["-v"] if verbose else []))
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    context = client_context()
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(incoming, outgoing, server_hostname="aaaa.example.org").do_handshake()
+    with command.connect(command.read_port()) as client:
+        client.sendall(outgoing.read().replace(b"aaaa.example.org", b"aa\xff\xfe.example.org"))
+        assert command.receive(client, 1)[:1] == b"\x15"  # an alert
+    status, _, err = command.stop()
+    assert status == 0
+    assert "Exception ignored" not in err
+    assert (r"server name b'aa\xff\xfe.example.org'" in err) is verbose
+
+
 def test_openssl_agrees(start: Callable[..., Any], files: Path, require_tool: Callable[[str], str]) -> None:
     openssl = require_tool("openssl")
     command = start("open", "static:bye\n", TLS, *CERT, "--alpn", "mqtt")

@@ -202,7 +202,7 @@ def open_command(
     from esockd_cli._logs import set_up_logs  # noqa: PLC0415
     from esockd_cli._run import Opening, run  # noqa: PLC0415
     from esockd_cli._socket_options import read_tcp_options, read_unix_options  # noqa: PLC0415
-    from esockd_cli._upgrades import read_tls_options, read_upgrade_options  # noqa: PLC0415
+    from esockd_cli._upgrades import log_bad_server_names, read_tls_options, read_upgrade_options  # noqa: PLC0415
     from esockd_cli._values import parse_count, parse_duration, parse_rate, parse_refusal, parse_rule  # noqa: PLC0415
     from esockd_core import (  # noqa: PLC0415
         InvalidAddress,
@@ -258,6 +258,8 @@ def open_command(
         ) from error
     if options.unix != UnixOptions() and not any(address.kind == "unix" for address in addresses):
         raise UsageError("--unix-mode, --unix-owner and --unix-group are for unix:/path, and no address is one.")
+    if tls is not None:
+        log_bad_server_names()
     handler_name, found = find_handler(handler, app_dir)
     openings = [
         Opening(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
     from esockd_cli._upgrade_parameters import TlsVersion
     from esockd_core import Address
+
+logger = logging.getLogger("esockd_cli")
 
 PASSWORD_VARIABLE: Final = "ESOCKD_KEY_PASSWORD"  # noqa: S105 (its name, no password)
 MAX_PASSWORD_BYTES: Final = 1023  # what ssl.SSLContext.load_cert_chain takes
@@ -69,6 +73,21 @@ def read_tls_options(
         lacks_password = password is None and "is encrypted" in str(error)
         hint = f"Give --key-password-file FILE, or set {PASSWORD_VARIABLE}." if lacks_password else None
         raise UsageError(f"{str(error).rstrip('.')}.", code="bad_tls", hint=hint) from error
+
+
+def log_bad_server_names() -> None:
+    """Log, for who asks for debug logs only, that a client asked for a server name that is no ASCII.
+
+    Python's `ssl` has no other way to tell than `sys.unraisablehook`, which writes to stderr whatever clients send.
+    """
+
+    def tell(unraisable: sys.UnraisableHookArgs) -> None:
+        if isinstance(unraisable.exc_value, UnicodeDecodeError) and isinstance(unraisable.object, bytes):
+            logger.debug("a client asked for the server name %r", unraisable.object)
+        else:
+            sys.__unraisablehook__(unraisable)
+
+    sys.unraisablehook = tell
 
 
 def read_upgrade_options(
