@@ -419,6 +419,22 @@ async def test_a_close_meanwhile_throws_away_what_was_kept(tls: TlsOptions) -> N
     assert server.error is None
 
 
+async def test_what_was_kept_does_not_hold_a_closing_connection(tls: TlsOptions) -> None:
+    """It will never be sent: so the peer has the time to finish, and not that for taking it."""
+
+    class Leaving(Server):
+        def agree(self, connection: StreamConnection, received: bytes) -> None:
+            super().agree(connection, received)
+            connection.send_nowait(b"secret")
+            connection.close_nowait("had enough")
+
+    server = Leaving(tls)
+    async with serving(server, linger_timeout=0.2, send_timeout=None, handshake_timeout=60) as listener:
+        with await run(lambda: Client(listener).ask()) as client:
+            assert await reasons(listener) == {"had enough": 1}
+            assert await run(client.rest) == b""
+
+
 @pytest.mark.parametrize("how", ["abort", "kill"])
 async def test_an_abort_meanwhile_ends_the_connection_at_once(tls: TlsOptions, how: str) -> None:
     server = Server(tls)

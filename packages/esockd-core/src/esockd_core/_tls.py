@@ -174,10 +174,11 @@ class TlsEngine:
     def finish(self) -> bytes:
         """Say that this side sends no more, and give the ciphertext to send; the peer may go on sending.
 
-        Before the handshake is done there is nothing to say.
+        Before the handshake is done there is nothing to say, and what was written is thrown away.
         """
         if self.finished or not self.handshaken or self.error is not None:
             self.finished = True
+            self._unwritten.clear()
             return self.outgoing.read()
         self.finished = True
         try:

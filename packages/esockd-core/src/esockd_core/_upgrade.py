@@ -252,14 +252,14 @@ class Upgraded(Carried):
         """
         self._header = header = None if self._phase is None else self._phase.header
         self._phase = None
+        if header is not None and header.source is not None:
+            self._source = _name_of(header.source)
+        self._service.admission.admit_source(self)
         if header is not None:
-            if header.source is not None:
-                self._source = _name_of(header.source)
             try:
                 self._upstream_tls = describe_upstream_tls(header)
             except InvalidTlv as error:
                 raise UpgradeRefused(PROXY_INVALID, str(error)) from error
-        self._service.admission.admit_source(self)
 
     def _become_ready(self) -> None:
         self._is_ready = True
