@@ -6,7 +6,6 @@ import errno
 import logging
 import os
 import socket
-import struct
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -22,19 +21,14 @@ from esockd_core._sockets import open_sockets
 from esockd_core._transports import asyncio_accept
 from esockd_core._transports.asyncio_accept import AsyncioCarrier
 from esockd_core._transports.trio_accept import TrioCarrier
+from esockd_core.testing import FlakySocket, connect_and_reset
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from esockd_core import Handler
 
 pytestmark = pytest.mark.anyio
-
-RESET = struct.pack("ii", 1, 0)
-
-
-def reset(client: socket.socket) -> None:
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-    client.close()
-
 
 # The policy
 
@@ -65,37 +59,16 @@ def test_an_error_without_a_number_ends_the_listener() -> None:
 # Faults: accept(2) fails as a test says
 
 
-class FlakyAccept:
-    """Makes accept(2) of every socket fail at the steps given, and counts its calls."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.errors: dict[int, int] = {}
-        self.always: int | None = None
-        self.calls = 0
-        real = socket.socket.accept
-
-        def accept(listening: socket.socket) -> tuple[socket.socket, Any]:
-            self.calls += 1
-            number = self.errors.pop(self.calls, self.always)
-            if number is not None:
-                raise OSError(number, os.strerror(number))
-            return real(listening)
-
-        monkeypatch.setattr(socket.socket, "accept", accept)
-
-
 @pytest.fixture
-def flaky(monkeypatch: pytest.MonkeyPatch) -> FlakyAccept:
-    # uvloop accepts in C while descriptors are plenty: near the limit it takes the way that can be seen here.
-    monkeypatch.setattr(asyncio_accept, "free_descriptors", lambda: 0)
-    monkeypatch.setattr(asyncio_accept, "wait_until_plenty", anyio.sleep_forever)
-    return FlakyAccept(monkeypatch)
+def flaky() -> Iterator[FlakySocket]:
+    with FlakySocket() as sock:
+        yield sock
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 7])
-async def test_an_emfile_at_any_step_loses_no_client_and_is_counted(flaky: FlakyAccept, step: int) -> None:
-    async with open_listener("echo", "127.0.0.1:0", echo) as listener:
-        flaky.errors = {flaky.calls + step: errno.EMFILE}
+async def test_an_emfile_at_any_step_loses_no_client_and_is_counted(flaky: FlakySocket, step: int) -> None:
+    async with open_listener("echo", flaky, echo) as listener:
+        flaky.faults.steps = {step: errno.EMFILE}
         clients = [connect(listener) for _ in range(6)]
         for client in clients:
             with client:
@@ -106,33 +79,33 @@ async def test_an_emfile_at_any_step_loses_no_client_and_is_counted(flaky: Flaky
         assert listener.stats().closed_sys_limit == 1
 
 
-async def test_clients_that_vanish_in_the_queue_do_not_stop_the_acceptor(flaky: FlakyAccept) -> None:
+async def test_clients_that_vanish_in_the_queue_do_not_stop_the_acceptor(flaky: FlakySocket) -> None:
     """The whole list of accept(2), as one burst."""
     gone = [getattr(errno, name) for name, expected in ANSWERS.items() if expected is AcceptAnswer.RETRY]
-    async with open_listener("echo", "127.0.0.1:0", echo) as listener:
-        flaky.errors = {flaky.calls + 1 + step: number for step, number in enumerate(gone)}
+    async with open_listener("echo", flaky, echo) as listener:
+        flaky.faults.steps = dict(enumerate(gone, start=1))
         with connect(listener) as client:
             assert await answer(client) == b"hello"
-        assert not flaky.errors
+        assert not flaky.faults.steps
         assert listener.acceptors[0].restarts == 0
 
 
 @pytest.mark.parametrize("number", [errno.ECONNABORTED, errno.EMFILE])
 async def test_an_error_that_does_not_go_away_makes_no_busy_loop(
-    flaky: FlakyAccept, number: int, caplog: pytest.LogCaptureFixture
+    flaky: FlakySocket, number: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Handlers go on, calls of accept(2) stay few, the log gets one line, and it recovers by itself."""
     caplog.set_level(logging.WARNING, "esockd_core")
-    async with open_listener("echo", "127.0.0.1:0", echo) as listener:
+    async with open_listener("echo", flaky, echo) as listener:
         with connect(listener) as early, connect(listener) as late:
             await until(lambda: listener.stats().accepted == 2)
-            flaky.always = number
-            before = flaky.calls
+            flaky.faults.always = number
+            before = flaky.faults.calls
             with connect(listener) as waiting:
                 await until(lambda: listener.stats().closed_sys_limit >= 3)  # at 0, 0.1 and 0.3 s
-                assert flaky.calls - before <= 5 * BATCH
+                assert flaky.faults.calls - before <= 5 * BATCH
                 assert await answer(early) == b"hello"
-                flaky.always = None
+                flaky.faults.always = None
                 assert await answer(waiting) == b"hello"
             assert await answer(late) == b"hello"
     lines = [record for record in caplog.records if "accept failed" in record.message]
@@ -140,7 +113,7 @@ async def test_an_error_that_does_not_go_away_makes_no_busy_loop(
 
 
 async def test_the_pause_after_failures_grows_to_a_second_and_starts_again_after_a_success(
-    flaky: FlakyAccept, monkeypatch: pytest.MonkeyPatch
+    flaky: FlakySocket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []
     real = anyio.sleep
@@ -150,11 +123,11 @@ async def test_the_pause_after_failures_grows_to_a_second_and_starts_again_after
         await real(0)
 
     monkeypatch.setattr("esockd_core._accept.anyio.sleep", sleep)
-    async with open_listener("echo", "127.0.0.1:0", echo) as listener:
-        flaky.errors = {flaky.calls + step: errno.ENFILE for step in range(1, 7)}
+    async with open_listener("echo", flaky, echo) as listener:
+        flaky.faults.steps = dict.fromkeys(range(1, 7), errno.ENFILE)
         with connect(listener) as client:
             assert await answer(client) == b"hello"
-        flaky.errors = {flaky.calls + 1: errno.ENFILE}
+        flaky.faults.steps = {flaky.faults.calls + 1: errno.ENFILE}
         with connect(listener) as client:
             assert await answer(client) == b"hello"
     wanted = [pause for pause in pauses if pause not in (0, 0.01)]
@@ -163,7 +136,7 @@ async def test_the_pause_after_failures_grows_to_a_second_and_starts_again_after
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.EBADF])
 async def test_an_error_that_is_for_good_closes_the_listener_with_it(
-    flaky: FlakyAccept, number: int, caplog: pytest.LogCaptureFixture
+    flaky: FlakySocket, number: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """esockd's t_einval: neither silence nor a busy loop; open connections are told and end."""
     told = anyio.Event()
@@ -173,10 +146,10 @@ async def test_an_error_that_is_for_good_closes_the_listener_with_it(
         told.set()
 
     with pytest.raises(OSError, match=os.strerror(number)) as caught, anyio.fail_after(10):  # noqa: PT012
-        async with open_listener("echo", "127.0.0.1:0", wait_for_goodbye, linger_timeout=0) as listener:
+        async with open_listener("echo", flaky, wait_for_goodbye, linger_timeout=0) as listener:
             with connect(listener), connect(listener):
                 await until(lambda: listener.stats().accepted == 2)
-                flaky.always = number
+                flaky.faults.always = number
                 with connect(listener):
                     await anyio.sleep_forever()
     assert caught.value.errno == number
@@ -199,6 +172,21 @@ async def test_shutting_the_listening_socket_down_closes_the_listener() -> None:
         assert listener.stats().current_connections == 0
 
 
+async def test_near_the_limit_of_descriptors_clients_are_served_and_the_end_of_the_socket_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where uvloop's own accepting would throw clients away, the exact loop does all of it."""
+    monkeypatch.setattr(asyncio_accept, "free_descriptors", lambda: 0)
+    monkeypatch.setattr(asyncio_accept, "wait_until_plenty", anyio.sleep_forever)
+    given = socket.create_server(("127.0.0.1", 0))
+    with given, pytest.raises(OSError, match="Invalid argument"), anyio.fail_after(10):  # noqa: PT012
+        async with open_listener("echo", given, echo, shutdown_timeout=0, linger_timeout=0) as listener:
+            with connect(listener) as client:
+                assert await answer(client) == b"hello"
+                given.shutdown(socket.SHUT_RDWR)
+                await anyio.sleep_forever()
+
+
 # Clients that are gone before they are accepted
 
 
@@ -207,7 +195,7 @@ async def test_a_client_that_reset_in_the_queue_is_counted_early_and_the_next_is
     async with open_listener("echo", "127.0.0.1:0", handler, on_event=started.append) as listener:
         await listener.suspend()
         for _ in range(3):
-            reset(connect(listener))
+            connect_and_reset(listener.addresses[0])
         with connect(listener) as client:
             await listener.resume()
             assert await answer(client) == b"hello"
@@ -270,7 +258,7 @@ async def test_several_acceptors_share_each_socket() -> None:
 
 
 async def test_a_crashed_acceptor_starts_again_and_loses_no_client(
-    flaky: FlakyAccept, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     crash_once(monkeypatch, times=4)
     async with open_listener("echo", "127.0.0.1:0", echo) as listener:

@@ -339,7 +339,7 @@ async def test_reopen_at_another_address_keeps_connections_and_tells_a_taken_one
 async def test_every_way_to_close_ends_the_listener(way: str) -> None:
     with anyio.fail_after(20):
         async with Server() as server:
-            listener = await server.open("echo", "127.0.0.1:0", echo)
+            listener = await server.open("echo", "127.0.0.1:0", echo, shutdown_timeout=0.1)
             control, client = is_a_control(listener), await served(listener)
             match way:
                 case "close":

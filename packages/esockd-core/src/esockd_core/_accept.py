@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import socket
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +16,6 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Awaitable, Callable
 
     from esockd_core._service import Service
@@ -55,6 +55,10 @@ def answer_to(error: OSError) -> AcceptAnswer:
     if error.errno in RETRY_ERRNOS:
         return AcceptAnswer.RETRY
     return AcceptAnswer.FAIL
+
+
+class AskedSocket(socket.socket):
+    """A listening socket whose class says how it accepts and duplicates: no event loop may accept past it."""
 
 
 class Backoff:

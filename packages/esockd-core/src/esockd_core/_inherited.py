@@ -13,6 +13,7 @@ import socket
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
+from esockd_core._accept import AskedSocket
 from esockd_core._address import Address, describe_socket
 from esockd_core._errors import CannotBind
 
@@ -36,7 +37,8 @@ def inherited_sockets(address: Address) -> list[socket.socket]:
     else:
         what, fd = f"file descriptor {address.fd}", -1 if address.fd is None else address.fd
     with ExitStack() as stack:
-        sock = stack.enter_context(_duplicate(fd, what))
+        given = address.socket
+        sock = stack.enter_context(given.dup() if isinstance(given, AskedSocket) else _duplicate(fd, what))
         if _is_datagram(sock) != address.is_datagram:
             raise CannotBind(errno.EPROTOTYPE, f"{what} is {_kind_of(sock)}: {_instead(address)}")
         _check(sock, what)

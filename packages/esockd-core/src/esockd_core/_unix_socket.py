@@ -104,7 +104,7 @@ def bind_unix_path(sock: socket.socket, path: str, options: UnixOptions) -> Sock
         if options != UnixOptions():
             raise InvalidOption(f"unix:{path} is no file: mode, owner and group do not apply to it")
         try:
-            sock.bind(_kernel_address(path))
+            sock.bind(kernel_address(path))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise _in_use(path) or error from error
@@ -195,7 +195,7 @@ def _in_use(path: str) -> AddressInUse | None:
     """Ask by connecting who listens on a path or abstract name; None when nobody does."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
-        result = probe.connect_ex(_kernel_address(path))
+        result = probe.connect_ex(kernel_address(path))
         match result:
             case errno.ECONNREFUSED | errno.ENOENT:
                 return None
@@ -210,5 +210,6 @@ def _in_use(path: str) -> AddressInUse | None:
     return AddressInUse(errno.EADDRINUSE, text)
 
 
-def _kernel_address(path: str) -> str | bytes:
+def kernel_address(path: str) -> str | bytes:
+    """The path as bind(2) and connect(2) take it: "@name" is in the abstract namespace (unix(7))."""
     return b"\0" + os.fsencode(path[1:]) if path.startswith("@") else path

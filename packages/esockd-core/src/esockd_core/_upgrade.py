@@ -253,7 +253,7 @@ class Upgraded(Carried):
         self._header = header = None if self._phase is None else self._phase.header
         self._phase = None
         if header is not None and header.source is not None:
-            self._source = _name_of(header.source)
+            self._source = name_of_endpoint(header.source)
         self._service.admission.admit_source(self)
         if header is not None:
             try:
@@ -350,7 +350,8 @@ class Upgraded(Carried):
         return super().tls or self._upstream_tls
 
 
-def _name_of(endpoint: Endpoint | UnixEndpoint) -> PeerName:
+def name_of_endpoint(endpoint: Endpoint | UnixEndpoint) -> PeerName:
+    """Who a PROXY header names, in the words of a socket's peer."""
     if isinstance(endpoint, UnixEndpoint):
         return printable(endpoint.path)
     host = endpoint.host

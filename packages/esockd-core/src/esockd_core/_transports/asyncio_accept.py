@@ -6,7 +6,8 @@ Both loops accept fastest in their own `create_server`, which makes the transpor
 * uvloop accepts in C, and out of descriptors it accepts and closes what is queued without telling anyone. So it is
   watched: while descriptors are plenty it accepts by itself, near the limit the exact `AcceptLoop` takes over.
 
-Clients that are to wait in the kernel's queue for room or a token are always taken by the exact `AcceptLoop`.
+Clients that are to wait in the kernel's queue for room or a token are always taken by the exact `AcceptLoop`, and on
+uvloop those of an `AskedSocket` as well.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from esockd_core._accept import BATCH, AcceptAnswer, AcceptLoop, Backoff, answer_to, take
+from esockd_core._accept import BATCH, AcceptAnswer, AcceptLoop, AskedSocket, Backoff, answer_to, take
 from esockd_core._descriptors import LOOK_EVERY_S, PLENTY, DescriptorWatch, free_descriptors, wait_until_plenty
 from esockd_core._transports.asyncio import AsyncioConnection
 from esockd_core._transports.asyncio_callbacks import AsyncioCallbackConnection
@@ -65,6 +66,8 @@ class AsyncioCarrier:
             await AcceptLoop(self._service, listening, self._serve).run()
         elif self._service.caps_reads:  # asyncio's own loop
             await self._accept_by_asyncio(listening)
+        elif isinstance(listening, AskedSocket):
+            await AcceptLoop(self._service, listening, self._serve).run()
         else:
             await self._accept_by_uvloop(listening)
 
@@ -169,6 +172,7 @@ class _PolicySocket(socket.socket):
 
     def __init__(self, listening: socket.socket, backoff: Backoff, failed: asyncio.Future[OSError]) -> None:
         super().__init__(listening.family, listening.type, listening.proto, fileno=os.dup(listening.fileno()))
+        self._take = partial(take, listening.accept)
         self._backoff = backoff
         self._failed = failed
 
@@ -180,7 +184,7 @@ class _PolicySocket(socket.socket):
         if self._failed.done():
             raise BlockingIOError
         try:
-            accepted, _ = take(super().accept)
+            accepted, _ = self._take()
         except OSError as error:
             if answer_to(error) is not AcceptAnswer.WAIT:
                 self._failed.set_result(error)
