@@ -342,6 +342,23 @@ async def test_a_sender_that_waits_for_the_handshake_learns_that_it_failed(tls: 
     assert len(errors) == 1
 
 
+async def test_bytes_taken_for_the_beginning_of_a_header_are_not_dropped_where_tls_starts(tls: TlsOptions) -> None:
+    """What the client sent in the clear and nobody received breaks the handshake, wherever it was kept."""
+
+    async def take_one(connection: StreamConnection) -> None:
+        assert await connection.receive(1) == b"P"
+        await connection.start_tls(tls)
+
+    async with serving(take_one, proxy_protocol="use", linger_timeout=0.1) as listener:
+        with await run(lambda: dial(listener)) as client:
+            client.sendall(b"PR")
+            while not listener.stats().upgrading:  # noqa: ASYNC110 - as above
+                await anyio.sleep(0.01)
+            await anyio.sleep(0.01)  # the two bytes are taken, or come with the others: both must do
+            client.sendall(b"OTECT\r\n")
+            assert await reasons(listener) == {"tls_failed": 1}
+
+
 async def test_callback_handlers_are_told_that_it_is_not_for_them(tls: TlsOptions) -> None:
     errors: list[Exception] = []
 
