@@ -358,6 +358,33 @@ def test_a_server_name_that_no_host_has_is_refused(tls: TlsOptions, name: str) -
     assert engine.take()[-1] == ssl.AlertDescription.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
 
 
+async def test_a_forged_record_ends_the_connection_with_an_alert(handler: Handler, tls: TlsOptions) -> None:
+    def forge() -> bytes:
+        by_hand = ByHand()
+        with dial(listener, by_hand.step()) as client:
+            client.sendall(by_hand.answer(client))
+            by_hand.tls.write(b"genuine")
+            genuine = by_hand.outgoing.read()
+            by_hand.tls.write(b"changed")
+            forged = bytearray(by_hand.outgoing.read())
+            forged[-1] ^= 1
+            client.sendall(genuine)
+            echoed = b""
+            while not echoed:
+                by_hand.incoming.write(client.recv(65_536))
+                with suppress(ssl.SSLWantReadError):
+                    echoed = by_hand.tls.read(100)
+            client.sendall(forged)
+            by_hand.incoming.write(rest(client))
+            with pytest.raises(ssl.SSLError, match="BAD_RECORD_MAC"):
+                by_hand.tls.read(100)
+            return echoed
+
+    async with serving(handler, tls=tls) as listener:
+        assert await run(forge) == b"genuine"
+        assert await reasons(listener) == {"reset": 1}
+
+
 # Whom to believe
 
 

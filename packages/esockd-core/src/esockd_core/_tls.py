@@ -49,7 +49,7 @@ class TlsEngine:
         self.outgoing = ssl.MemoryBIO()
         self.tls: ServerSide = context.wrap_bio(self._incoming, self.outgoing, server_side=True)  # type: ignore[assignment] # the context's sslobject_class
         self._read = self.tls.read
-        self._unwritten = bytearray()  # plaintext that waits for something of the peer
+        self._unwritten = bytearray()  # plaintext that waits for the end of the handshake
         self.handshaken = False
         self.peer_finished = False
         self.finished = False
@@ -57,7 +57,10 @@ class TlsEngine:
         self.received_bytes = 0
 
     def take(self) -> bytes:
-        """The ciphertext to send now."""
+        """The ciphertext to send now: behind a handshake, also of what was written before its end."""
+        if self._unwritten and self.handshaken:
+            unwritten, self._unwritten = self._unwritten, bytearray()
+            return self.outgoing.read() + self._write_large(memoryview(unwritten))
         return self.outgoing.read()
 
     def feed(self, data: bytes) -> bytes:
@@ -90,8 +93,6 @@ class TlsEngine:
             return b""
         else:
             plaintext = self._read_on(plaintext)
-        if self._unwritten:
-            self._write_waiting()
         return plaintext
 
     def _read_on(self, first: bytes) -> bytes:
@@ -121,7 +122,6 @@ class TlsEngine:
             self.error = error
             return False
         self.handshaken = True
-        self._write_waiting()
         return True
 
     def write(self, data: bytes) -> bytes:
@@ -130,41 +130,25 @@ class TlsEngine:
         Raises:
             ssl.SSLError: The connection failed, or this side has said that it sends no more.
         """
-        if self._unwritten or not self.handshaken:
+        if not self.handshaken:
             self._unwritten += data
             return b""
         if not data:
             return b""  # OpenSSL has no record for it
         if len(data) > MAX_PLAINTEXT_BYTES:
             return self._write_large(memoryview(data))
-        taken = self._encrypt(data)
-        if taken != len(data):
-            self._unwritten += data[taken:]
+        self.tls.write(data)
         return self.outgoing.read()
-
-    def _write_waiting(self) -> None:
-        while self._unwritten and (taken := self._encrypt(self._unwritten[:MAX_PLAINTEXT_BYTES])):
-            del self._unwritten[:taken]
 
     def _write_large(self, data: memoryview) -> bytes:
         sealed: list[bytes] = []
         at = 0
         while at < len(data):
-            taken = self._encrypt(data[at : at + MAX_PLAINTEXT_BYTES])
-            if not taken:
-                self._unwritten += data[at:]
-                break
-            at += taken
+            at += self.tls.write(data[at : at + MAX_PLAINTEXT_BYTES])
             if self.outgoing.pending >= TAKE_BYTES:
                 sealed.append(self.outgoing.read())
         sealed.append(self.outgoing.read())
         return b"".join(sealed)
-
-    def _encrypt(self, data: bytes | bytearray | memoryview) -> int:
-        try:
-            return self.tls.write(data)
-        except ssl.SSLWantReadError:  # the peer is in the middle of something that comes first
-            return 0
 
     @property
     def unwritten_bytes(self) -> int:
