@@ -255,6 +255,23 @@ async def test_tls_starts_once(tls: TlsOptions) -> None:
     assert "has TLS already" in str(errors[0])
 
 
+async def test_a_start_that_comes_too_late_loses_nothing(tls: TlsOptions) -> None:
+    async def twice(connection: StreamConnection) -> None:
+        first = await connection.receive(1)  # the rest waits
+        with pytest.raises(RuntimeError, match="has TLS already"):
+            await connection.start_tls(tls)
+        await connection.send(first + await connection.receive())
+
+    def talk() -> bytes:
+        with secure(dial(listener)) as client:
+            client.sendall(b"hello")
+            return client.recv(100)
+
+    with anyio.fail_after(20):
+        async with open_listener("tls", "tls://127.0.0.1:0", twice, tls=tls) as listener:
+            assert await run(talk) == b"hello"
+
+
 async def test_nobody_may_be_receiving_when_tls_starts(tls: TlsOptions) -> None:
     errors: list[Exception] = []
 

@@ -327,10 +327,12 @@ class AsyncioConnection(Carried, asyncio.Protocol):
     def _begin_tls(
         self, options: TlsOptions, received: bytes, on_shaken: Callable[[UpgradeRefused | None], None]
     ) -> None:
-        from esockd_core._transports.asyncio_tls import begin_tls  # noqa: PLC0415 (most programs never do)
+        from esockd_core._transports.asyncio_tls import TlsTransport, begin_tls  # noqa: PLC0415 (most never do)
 
         if self._closing or self._eof_sent:
             raise self._closed_error()
+        if isinstance(self._transport, TlsTransport):
+            raise RuntimeError("the connection has TLS already")  # noqa: TRY004 (it is no matter of types)
         unread = b"".join((received, self._chunk or b"", self._more or b""))
         self._chunk = self._more = None
         self.resume_reading()

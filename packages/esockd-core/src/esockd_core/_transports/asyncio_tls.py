@@ -267,12 +267,7 @@ def begin_tls(
         service: Whose deadline holds for the handshake.
         on_shaken: Called once, with None after the handshake or with why it failed: then the connection is in the clear
             again, to be closed.
-
-    Raises:
-        RuntimeError: The connection has TLS already.
     """
-    if isinstance(real, TlsTransport):
-        raise RuntimeError("the connection has TLS already")  # noqa: TRY004 (it is no matter of types)
 
     def shaken(refused: UpgradeRefused | None) -> None:
         if refused is None:
