@@ -16,6 +16,7 @@ from esockd_cli._values import (
     parse_rate,
     parse_refusal,
     parse_rule,
+    parse_rules,
     parse_settings,
 )
 
@@ -120,3 +121,17 @@ def test_a_rule_is_an_action_and_a_network() -> None:
 )
 def test_bytes_are_shown_in_the_largest_unit(count: int, text: str) -> None:
     assert format_bytes(count) == text
+
+
+@pytest.mark.parametrize(
+    ("pairs", "rules"),
+    [
+        ([], []),
+        ([("allow", "10.0.0.0/8")], ["allow 10.0.0.0/8", "deny all"]),
+        ([("allow", "10.0.0.0/8"), ("allow", "::1")], ["allow 10.0.0.0/8", "allow ::1", "deny all"]),
+        ([("deny", "10.0.0.1")], ["deny 10.0.0.1"]),
+        ([("deny", "10.0.0.1"), ("allow", "10.0.0.0/8")], ["deny 10.0.0.1", "allow 10.0.0.0/8"]),
+    ],
+)
+def test_rules_that_only_allow_keep_everybody_else_out(pairs: list[tuple[str, str]], rules: list[str]) -> None:
+    assert parse_rules(pairs) == rules

@@ -15,8 +15,9 @@ import anyio
 import anyio.to_thread
 import pytest
 import trustme
+from tests.core.conftest import Echo
 
-from esockd_core import CallbackHandler, InvalidOption, StreamConnection, TcpOptions, TlsOptions, open_listener
+from esockd_core import InvalidOption, StreamConnection, TcpOptions, TlsOptions, open_listener
 from esockd_core._tls import TlsEngine
 from esockd_proxyproto import Endpoint, ProxyHeader, UnixEndpoint, encode
 
@@ -31,22 +32,6 @@ pytestmark = pytest.mark.anyio
 AUTHORITY = trustme.CA()
 PROXY = Endpoint("192.0.2.1", 443)
 HEADER = encode(ProxyHeader(source=Endpoint("192.0.2.7", 41000), destination=PROXY))
-
-
-async def echo(connection: StreamConnection) -> None:
-    async for data in connection:
-        await connection.send(data)
-
-
-class Echo(CallbackHandler):
-    def data_received(self, connection: StreamConnection, data: bytes) -> None:
-        connection.send_nowait(data)
-
-
-@pytest.fixture(params=[echo, Echo()], ids=["coroutine", "callback"])
-def handler(request: pytest.FixtureRequest) -> Handler:
-    chosen: Handler = request.param
-    return chosen
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import trustme
 from esockd_core._peer_certificate import describe_tls, format_name
 from esockd_core._tls import FEED_BYTES, TlsEngine
 from esockd_core._tls_options import TlsCertificate, TlsOptions
+from esockd_core._upstream_tls import UpstreamTlsOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,6 +102,12 @@ def test_large_data_crosses_whole_whatever_the_pieces(certfile: Path, size: int)
         sent += client.tls.write(data[sent:])
     sealed = client.outgoing.read()
     assert engine.feed(sealed[:1000]) + engine.feed(sealed[1000:]) == data
+
+
+def test_neither_side_renegotiates(certfile: Path) -> None:
+    """The engine would have to wait in the middle of a write."""
+    for context in (TlsOptions(certfile=certfile).context, UpstreamTlsOptions(verify=False).context):
+        assert context.options & ssl.OP_NO_RENEGOTIATION
 
 
 def test_writing_nothing_sends_nothing(certfile: Path) -> None:

@@ -193,7 +193,6 @@ def test_the_comparison_prints_a_row_for_each_server_and_records_every_round(tmp
     assert "vs raw, same loop" in results["streams, asyncio"]["ratios"]
 
 
-@pytest.mark.usefixtures("load")
 def test_the_cost_of_handshakes_has_a_row_for_each_key_and_version() -> None:
     done = subprocess.run(
         [sys.executable, BENCHMARKS / "tls.py", "handshake", "--rounds", "1"],
@@ -206,6 +205,37 @@ def test_the_cost_of_handshakes_has_a_row_for_each_key_and_version() -> None:
         assert f"| {key} " in done.stdout
 
 
+@pytest.mark.usefixtures("load")
+def test_forwarders_are_compared_with_each_other(require_tool: Callable[[str], str]) -> None:
+    require_tool("haproxy")
+    few = ["--rounds", "1", "--operations", "2000", "--connections", "8", "--only", "HAProxy|uvloop"]
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / "forward.py", *few],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = re.findall(r"^\| (\w.*?) +\| +[\d.,-]+ \(.*?\) \| +([\d.]+) \|", done.stdout, re.MULTILINE)
+    names = ["HAProxy, one thread", "esockd, uvloop", "anyio, uvloop"]
+    assert [name for name, _ in rows] == names * 2
+    assert [ratio for name, ratio in rows if name == names[0]] == ["1.00", "1.00"]
+
+
+def test_the_time_of_children_that_ended_is_not_forgotten() -> None:
+    burn = "import time\\nwhile time.process_time() < 0.2: pass"
+    ask = (
+        "import os, subprocess, sys; from harness.costs import ended_children_ns;"
+        f"subprocess.run([sys.executable, '-c', '{burn}'], check=True); print(ended_children_ns(os.getpid()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", ask], cwd=BENCHMARKS, capture_output=True, text=True, timeout=TIMEOUT_S, check=True
+    )
+    assert int(done.stdout) >= 190_000_000
+
+
+@pytest.mark.usefixtures("load")
 def test_a_server_that_does_not_start_stops_the_comparison_with_its_last_words() -> None:
     done = compare("--mode", "echo", "--only", "^mine$", "--also", f"mine={sys.executable} -c 'import nothing_of_it'")
     assert done.returncode == 1

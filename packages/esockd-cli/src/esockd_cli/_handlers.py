@@ -24,7 +24,9 @@ BUILT_IN: Final[dict[str, Handler]] = {
     "daytime": handlers.daytime,
     "chargen": handlers.chargen,
 }
-FORMS: Final = "echo, discard, daytime, chargen, static:TEXT, static:@FILE or package.module:attribute"
+FORMS: Final = (
+    "echo, discard, daytime, chargen, static:TEXT, static:@FILE, forward:HOST:PORT or package.module:attribute"
+)
 
 
 def find_handler(text: str, app_dir: Path) -> tuple[str, Handler]:

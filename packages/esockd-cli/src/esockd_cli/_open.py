@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from esockd_cli import _upgrade_parameters as upgrade  # noqa: TC001 (typer reads it at run time)
+from esockd_cli import _forward as forward
+from esockd_cli import _upgrade_parameters as upgrade
 from esockd_cli._errors import UsageError
 from esockd_cli._output import Output
 from esockd_cli._parameters import ACCESS_RULES, AsJson, NoColor, Quiet, Verbose
@@ -27,8 +28,8 @@ def open_command(
         str,
         typer.Argument(
             metavar="HANDLER",
-            help="echo, discard, daytime, chargen, static:TEXT, static:@FILE, or package.module:attribute: "
-            "a coroutine function, a CallbackHandler or a class of them.",
+            help="echo, discard, daytime, chargen, static:TEXT, static:@FILE, forward:HOST:PORT, or "
+            "package.module:attribute: a coroutine function, a CallbackHandler or a class of them.",
         ),
     ],
     listen: Annotated[
@@ -56,7 +57,7 @@ def open_command(
             "--allow",
             metavar="CIDR",
             help="Let in an address, a CIDR or all. --allow and --deny are one list in the order typed; the first "
-            "match decides, and no match lets in.",
+            "match decides, and no match lets in, or keeps out if there is no --deny.",
             rich_help_panel=ACCESS,
         ),
     ] = None,
@@ -183,6 +184,10 @@ def open_command(
     proxy_protocol: upgrade.ProxyProtocol = False,
     proxy_trust: upgrade.ProxyTrust = None,
     proxy_timeout: upgrade.ProxyTimeout = None,
+    send_proxy: forward.SendProxy = None,
+    connect_timeout: forward.ConnectTimeout = None,
+    half_closed_timeout: forward.HalfClosedTimeout = None,
+    upstream_ca: forward.UpstreamCa = None,
     log_format: Annotated[
         Literal["auto", "json"],
         typer.Option("--log-format", help="Logs for people, or as JSON lines.", rich_help_panel="Output"),
@@ -203,7 +208,7 @@ def open_command(
     from esockd_cli._run import Opening, run  # noqa: PLC0415
     from esockd_cli._socket_options import read_tcp_options, read_unix_options  # noqa: PLC0415
     from esockd_cli._upgrades import log_bad_server_names, read_tls_options, read_upgrade_options  # noqa: PLC0415
-    from esockd_cli._values import parse_count, parse_duration, parse_rate, parse_refusal, parse_rule  # noqa: PLC0415
+    from esockd_cli._values import parse_count, parse_duration, parse_rate, parse_refusal, parse_rules  # noqa: PLC0415
     from esockd_core import (  # noqa: PLC0415
         InvalidAddress,
         InvalidOption,
@@ -233,7 +238,7 @@ def open_command(
             max_connections_per_source=parse_count("--max-connections-per-source", max_connections_per_source),
             max_conn_rate=parse_rate("--max-conn-rate", max_conn_rate),
             max_conn_rate_per_source=parse_rate("--max-conn-rate-per-source", max_conn_rate_per_source),
-            access_rules=[parse_rule(action, network) for action, network in ctx.meta[ACCESS_RULES]],
+            access_rules=parse_rules(ctx.meta[ACCESS_RULES]),
             when_full=when_full,
             when_limited=when_limited,
             refuse_with=parse_refusal("--refuse-with", refuse_with),
@@ -260,7 +265,14 @@ def open_command(
         raise UsageError("--unix-mode, --unix-owner and --unix-group are for unix:/path, and no address is one.")
     if tls is not None:
         log_bad_server_names()
-    handler_name, found = find_handler(handler, app_dir)
+    forwarder = forward.read_forwarder(
+        handler,
+        send_proxy=send_proxy,
+        connect_timeout=connect_timeout,
+        half_closed_timeout=half_closed_timeout,
+        upstream_ca=upstream_ca,
+    )
+    handler_name, found = find_handler(handler, app_dir) if forwarder is None else ("forward", forwarder)
     openings = [
         Opening(
             name=name or handler_name,

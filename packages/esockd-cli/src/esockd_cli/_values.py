@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from esockd_cidr import InvalidRule, Rule
 from esockd_cli._errors import UsageError
 from esockd_ratelimit import Rate, RateLimitError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 NONE: Final = ("none", "infinity")  # both say that there is no bound
 DURATION: Final = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[a-z]+)", re.ASCII | re.IGNORECASE)
@@ -161,3 +164,23 @@ def parse_rule(action: str, network: str) -> str:
     except InvalidRule as error:
         raise UsageError(f'bad CIDR "{network}": {error.reason.rstrip(".")}.', code="bad_cidr") from error
     return rule
+
+
+def parse_rules(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """Read `--allow` and `--deny` in the order typed.
+
+    Where all of them allow, everybody else is denied: otherwise they would do nothing at all.
+
+    Args:
+        pairs: Action and network of each.
+
+    Returns:
+        The rules as access rules are written.
+
+    Raises:
+        UsageError: A network is none.
+    """
+    rules = [parse_rule(action, network) for action, network in pairs]
+    if rules and all(rule.startswith("allow ") for rule in rules):
+        rules.append("deny all")
+    return rules

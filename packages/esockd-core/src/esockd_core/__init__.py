@@ -32,6 +32,7 @@ from esockd_core._tcp_options import TcpOptions
 from esockd_core._tls_options import TlsCertificate, TlsOptions
 from esockd_core._top_sources import TopSource
 from esockd_core._unix_socket import UnixOptions
+from esockd_core._upstream_tls import UpstreamTlsOptions
 
 __all__ = [
     "LOG_FIELDS",
@@ -75,6 +76,7 @@ __all__ = [
     "TopSource",
     "UnixOptions",
     "UnknownListener",
+    "UpstreamTlsOptions",
     "Verdict",
     "open_listener",
     "parse_address",

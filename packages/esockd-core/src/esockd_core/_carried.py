@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from esockd_core._connection import State
     from esockd_core._options import PeerName
+    from esockd_core._relay import Forwarding
     from esockd_core._service import Service
     from esockd_core._tls_options import TlsOptions
 
@@ -99,8 +100,7 @@ class Carried(StreamConnection):
                 self._begin_close()
             return
         if how == "rst":
-            with suppress(OSError):  # the peer may be gone already
-                self._raw_socket().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
+            self._reset_at_close()
         self.abort_socket()
 
     def start_tls_nowait(self, options: TlsOptions, received: bytes = b"") -> None:  # noqa: ARG002
@@ -175,6 +175,18 @@ class Carried(StreamConnection):
             self._error = ConnectionAbortedError(f"aborted by the listener: {reason}")
         self.abort_socket()
 
+    def reset(self, reason: str = NORMAL) -> None:
+        """Close at once, throwing away what was not sent, and have the peer see a reset: this was no orderly end."""
+        if reason != NORMAL:
+            self._reason = self._reason or reason
+        if not self._closing:
+            self._reset_at_close()
+        self.abort_socket()
+
+    def _reset_at_close(self) -> None:
+        with suppress(OSError):  # the peer may be gone already
+            self._raw_socket().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
+
     @abstractmethod
     def abort_socket(self) -> None:
         """Close the socket at once; the handler finds out at its next call."""
@@ -229,6 +241,25 @@ class Carried(StreamConnection):
         return self.unsent_bytes() + int.from_bytes(queued, sys.byteorder)
 
     # Looking at it
+
+    @property
+    def service(self) -> Service:
+        """What the connections of its listener share."""
+        return self._service
+
+    def forwarding(self) -> Forwarding:
+        """What connects it with an upstream."""
+        raise TypeError(f"only connections with a socket can be forwarded, and {self!r} has none")
+
+    @property
+    def has_finished(self) -> bool:
+        """Whether the peer finished sending."""
+        return self._eof
+
+    @property
+    def end_reason(self) -> str | None:
+        """What its end will count under, where somebody has said so."""
+        return self._reason
 
     @property
     def is_upgrading(self) -> bool:

@@ -120,8 +120,9 @@ async def end_connections(service: Service) -> None:
             connection.handler_stack(),
         )
         service.stopped(connection, STUCK)
-    for refused in list(service.closing):  # with a farewell: they lingered, and were never connections
-        refused.abort_socket()
+    # Refused with a farewell, they lingered and were never connections; or made by a handler that does not end.
+    for left in [*service.closing, *service.upstreams]:
+        left.abort_socket()
 
 
 def _cancel_and_abort(connection: Carried) -> None:

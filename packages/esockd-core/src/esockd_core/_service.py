@@ -60,6 +60,7 @@ class Service:
         "turn",
         "upgrades",
         "upgrading",
+        "upstreams",
     )
 
     loop: asyncio.AbstractEventLoop
@@ -93,6 +94,7 @@ class Service:
         self.blocked: dict[Carried, tuple[int, float]] = {}  # bytes unsent when last seen to change, and when
         self.farewells: set[Carried] = set()  # refused sockets that are still being told why
         self.closing: dict[Carried, tuple[int, float]] = {}  # likewise, and bytes in the kernel
+        self.upstreams: set[Carried] = set()  # what handlers forward to
         self.upgrades: Upgrades | None = None
         self.upgrading = admission.upgrading
         self._starting = 0  # handlers that the event loop will call for the first time, in one of its next passes
@@ -252,10 +254,10 @@ class Service:
         Less than `write_buffer_bytes` may wait without the event loop saying so.
         """
         idle_timeout_s = self.options.idle_timeout
+        for upstream in list(self.upstreams):
+            self._watch_unsent(upstream, now)
         for position, connection in enumerate(list(self.connections.values())):
-            unsent = connection.unsent_bytes()
-            if unsent and connection not in self.blocked:
-                self.blocked[connection] = (unsent, now)
+            unsent = self._watch_unsent(connection, now)
             moved = connection.bytes_in + connection.bytes_out - unsent
             if moved != connection.moved_bytes:
                 connection.moved_bytes, connection.moved_at = moved, now
@@ -265,6 +267,12 @@ class Service:
                 connection.abort(IDLE_TIMEOUT)
             if position % SWEEP_CHUNK == SWEEP_CHUNK - 1:
                 await checkpoint()
+
+    def _watch_unsent(self, connection: Carried, now: float) -> int:
+        unsent = connection.unsent_bytes()
+        if unsent and connection not in self.blocked:
+            self.blocked[connection] = (unsent, now)
+        return unsent
 
     @property
     def leaves_in_backlog(self) -> bool:

@@ -20,7 +20,11 @@ TAKE_BYTES: Final = 2 * MAX_PLAINTEXT_BYTES
 
 
 class TlsEngine:
-    """The server's side of one TLS connection.
+    """One side of one TLS connection: the server's, or the client's, who speaks first.
+
+    Args:
+        context: What decides which side it is.
+        server_name: On the client's side, the name to ask for and to find in the server's certificate.
 
     Attributes:
         handshaken: Whether the handshake is done.
@@ -44,10 +48,11 @@ class TlsEngine:
         "tls",
     )
 
-    def __init__(self, context: ssl.SSLContext) -> None:
+    def __init__(self, context: ssl.SSLContext, server_name: str | None = None) -> None:
         self._incoming = ssl.MemoryBIO()
         self.outgoing = ssl.MemoryBIO()
-        self.tls: ServerSide = context.wrap_bio(self._incoming, self.outgoing, server_side=True)  # type: ignore[assignment] # the context's sslobject_class
+        is_server = context.protocol != ssl.PROTOCOL_TLS_CLIENT
+        self.tls: ServerSide = context.wrap_bio(self._incoming, self.outgoing, is_server, server_name)  # type: ignore[assignment] # the context's sslobject_class
         self._read = self.tls.read
         self._unwritten = bytearray()  # plaintext that waits for the end of the handshake
         self.handshaken = False
@@ -55,6 +60,8 @@ class TlsEngine:
         self.finished = False
         self.error: ssl.SSLError | None = None
         self.received_bytes = 0
+        if not is_server:
+            self._shake()
 
     def take(self) -> bytes:
         """The ciphertext to send now: behind a handshake, also of what was written before its end."""
@@ -123,6 +130,12 @@ class TlsEngine:
             return False
         self.handshaken = True
         return True
+
+    def why_failed(self) -> str:
+        """What went wrong, in OpenSSL's words."""
+        if isinstance(self.error, ssl.SSLCertVerificationError):
+            return f"certificate verify failed: {self.error.verify_message}"
+        return "" if self.error is None else self.error.reason or str(self.error)
 
     def write(self, data: bytes) -> bytes:
         """Encrypt, and give the ciphertext to send now; before the end of the handshake nothing.

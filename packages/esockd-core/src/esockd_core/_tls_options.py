@@ -58,7 +58,7 @@ class TlsCertificate:
         password = self._ask_nobody if self.password is None else self.password
         for name in ("certfile", "keyfile"):
             if (file := getattr(self, name)) is not None:
-                _check_file(name, file)
+                check_file(name, file)
         try:
             context.load_cert_chain(self.certfile, self.keyfile, password)
         except ssl.SSLError as error:
@@ -172,7 +172,7 @@ class TlsOptions:
 
     def _trust_clients(self, context: ssl.SSLContext) -> None:
         if self.client_ca is not None:
-            _check_file("client_ca", self.client_ca)
+            check_file("client_ca", self.client_ca)
             try:
                 context.load_verify_locations(self.client_ca)
             except (ssl.SSLError, OSError) as error:
@@ -195,7 +195,7 @@ class TlsOptions:
             raise InvalidOption(f'verify="{self.verify}" needs client_ca: the authorities whose certificates count.')
         if self.client_ca is not None and self.verify == "none":
             raise InvalidOption('client_ca does nothing with verify="none": drop the one, or set "optional".')
-        self._check_alpn()
+        object.__setattr__(self, "alpn", check_alpn(self.alpn))
         if not isinstance(self.sni, Mapping):
             raise InvalidOption(f"sni is {self.sni!r}; it takes a mapping of server names to TlsCertificate.")
         for server, certificate in cast("Mapping[object, object]", self.sni).items():
@@ -206,16 +206,6 @@ class TlsOptions:
                 )
             if not isinstance(certificate, TlsCertificate):
                 raise InvalidOption(f'sni["{server}"] is {certificate!r}; it takes a TlsCertificate.')
-
-    def _check_alpn(self) -> None:
-        if isinstance(self.alpn, str | bytes):
-            raise InvalidOption(f'alpn is {self.alpn!r}; it takes several names, such as ("h2", "http/1.1").')
-        object.__setattr__(self, "alpn", tuple(self.alpn))
-        for name in cast("tuple[object, ...]", self.alpn):
-            if not isinstance(name, str) or not name.isascii() or not 1 <= len(name) <= MAX_ALPN_BYTES:
-                raise InvalidOption(
-                    f"alpn has {name!r}; a name has 1 to {MAX_ALPN_BYTES} ASCII characters (RFC 7301 section 3.1)."
-                )
 
 
 class ServerSide(ssl.SSLObject):
@@ -253,7 +243,29 @@ def choose_certificate(context: ssl.SSLContext, by_name: Mapping[str, ssl.SSLCon
     context.sni_callback = choose
 
 
-def _check_file(name: str, file: str | Path) -> None:
+def check_alpn(given: Iterable[str]) -> tuple[str, ...]:
+    """Application protocols as a tuple.
+
+    Raises:
+        InvalidOption: They are no names that ALPN has room for.
+    """
+    if isinstance(given, str | bytes):
+        raise InvalidOption(f'alpn is {given!r}; it takes several names, such as ("h2", "http/1.1").')
+    alpn = tuple(given)
+    for name in cast("tuple[object, ...]", alpn):
+        if not isinstance(name, str) or not name.isascii() or not 1 <= len(name) <= MAX_ALPN_BYTES:
+            raise InvalidOption(
+                f"alpn has {name!r}; a name has 1 to {MAX_ALPN_BYTES} ASCII characters (RFC 7301 section 3.1)."
+            )
+    return alpn
+
+
+def check_file(name: str, file: str | Path) -> None:
+    """Say more clearly than OpenSSL does that a file is not there.
+
+    Raises:
+        InvalidOption: It is missing, or no path at all.
+    """
     if not isinstance(file, str | Path):
         raise InvalidOption(f"{name} is {file!r}; it takes the path of a PEM file.")
     path = Path(file)

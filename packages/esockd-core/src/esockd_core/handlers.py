@@ -1,4 +1,4 @@
-"""Handlers for the small services of old, for trying out a listener and its limits.
+"""Handlers that come with the listener: one that forwards, and the small services of old for trying out its limits.
 
 Each takes its place where `Server.open` and `open_listener` want a handler: `await server.open("echo", 5000, echo)`.
 None of them loses a byte, and none keeps more in memory than the limits of its listener allow: a peer that does not
@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from esockd_core._forward import ForwardHandler
 from esockd_core._handler import CallbackHandler
 
 if TYPE_CHECKING:
     from esockd_core._connection import StreamConnection
     from esockd_core._handler import Handler
 
-__all__ = ["StaticHandler", "chargen", "daytime", "discard", "echo"]
+__all__ = ["ForwardHandler", "StaticHandler", "chargen", "daytime", "discard", "echo"]
 
 BLOCK_BYTES: Final = 65_536  # sent at a time; the next block waits until the peer has room for it
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from esockd_core._options import PeerName
     from esockd_core._peer_certificate import TlsInfo
+    from esockd_core._relay import Forwarding
     from esockd_core._service import Service
     from esockd_core._tls_options import TlsOptions
     from esockd_core._upgrade import UpgradeRefused
@@ -63,12 +64,16 @@ class AsyncioConnection(Carried, asyncio.Protocol):
         if service.sets_socket_options:
             with suppress(OSError):  # the peer may be gone already
                 service.options.tcp.apply_to_connection(self._raw_socket())
+        self._bound_buffers()
+        service.started(self)
+        self._start()
+
+    def _bound_buffers(self) -> None:
+        service, transport = self._service, self._transport
         if service.caps_reads:  # asyncio's own 256 KiB cost an mmap(2) for each
             transport.max_size = service.read_bytes  # type: ignore[attr-defined]
         if service.options.write_buffer_bytes != DEFAULT_WRITE_BUFFER_BYTES:
-            self._transport.set_write_buffer_limits(service.options.write_buffer_bytes)
-        service.started(self)
-        self._start()
+            transport.set_write_buffer_limits(service.options.write_buffer_bytes)
 
     def _start(self) -> None:
         service = self._service
@@ -304,6 +309,16 @@ class AsyncioConnection(Carried, asyncio.Protocol):
         """Go on over this one, which took over the present one."""
         self._transport = transport
 
+    def hand_over_to(self, protocol: asyncio.Protocol) -> bytes:
+        """Let another protocol have what comes from now on; give what came before."""
+        self._transport.set_protocol(protocol)
+        return b"" if self._chunk is None else self._take_all()
+
+    def forwarding(self) -> Forwarding:
+        from esockd_core._transports.asyncio_forward import AsyncioForwarding  # noqa: PLC0415 (it is built on this)
+
+        return AsyncioForwarding(self)
+
     async def start_tls(self, options: TlsOptions, received: bytes = b"") -> None:
         if self._receiver is not None:
             raise BusyResourceError("receiving from")
@@ -356,6 +371,10 @@ class AsyncioConnection(Carried, asyncio.Protocol):
             self.resume_reading()
         if not self._lost:
             self._service.closing[self] = (unsent, self._service.loop.time())
+
+    def _reset_at_close(self) -> None:
+        if not self._transport.is_closing():  # uvloop may have closed the descriptor, and another have it already
+            super()._reset_at_close()
 
     def abort_socket(self) -> None:
         if not self._lost:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from esockd_core._connection import TLS_CUT_SHORT, TLS_FAILED
 from esockd_core._peer_certificate import describe_tls
@@ -72,6 +72,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     def begin(self, unread: bytes) -> None:
         """Take over the real transport, whose bytes so far are `unread`."""
         self.real.set_protocol(self)
+        self._send(self._engine.take())  # of a client, who speaks first
         if unread:
             self.data_received(unread)
 
@@ -134,9 +135,8 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     # Within
 
     def _look_at_handshake(self) -> bool:
-        error = self._engine.error
-        if error is not None:
-            self._shaken(UpgradeRefused(TLS_FAILED, f"TLS handshake: {error.reason or error}"))
+        if self._engine.error is not None:
+            self._shaken(UpgradeRefused(TLS_FAILED, f"TLS handshake: {self._engine.why_failed()}"))
             return False
         if not self._engine.handshaken:
             return False
@@ -213,6 +213,10 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         """Close at once."""
         self.real.abort()
 
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Let another one have the plaintext."""
+        self._connection = cast("AsyncioConnection", protocol)  # it stands in for the connection
+
     def is_closing(self) -> bool:
         """Whether it is closed, or will be once everything is sent."""
         return self.real.is_closing()
@@ -246,6 +250,27 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """As for the real transport, which knows no "ssl_object"."""
         return self._engine.tls if name == "ssl_object" else self.real.get_extra_info(name, default)
+
+
+async def shake_hands(
+    connection: AsyncioConnection, real: asyncio.Transport, engine: TlsEngine, unread: bytes
+) -> UpgradeRefused | None:
+    """Put TLS under a connection that exists already; give why its handshake failed, or None."""
+    shaken: asyncio.Future[UpgradeRefused | None] = asyncio.get_running_loop().create_future()
+
+    def note(refused: UpgradeRefused | None) -> None:
+        if not shaken.done():
+            shaken.set_result(refused)
+
+    layer = TlsTransport(real, connection, engine, note)
+    connection.use_transport(layer)
+    connection.resume_reading()
+    layer.begin(unread)
+    try:
+        return await shaken
+    except BaseException:
+        connection.abort()
+        raise
 
 
 def begin_tls(

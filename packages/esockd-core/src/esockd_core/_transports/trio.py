@@ -16,12 +16,14 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled, notify_closing, w
 
 from esockd_core._carried import YIELD_EVERY, Carried
 from esockd_core._connection import KILLED, NORMAL, READ_BYTES, SHUTDOWN, as_bytes, bad_max_bytes, name_of
+from esockd_core._tls import TlsEngine
 from esockd_core._transports.trio_tls import TlsSocket, shake_hands
 from esockd_core._upgrade import UpgradeRefused
 
 if TYPE_CHECKING:
     from esockd_core._options import PeerName
     from esockd_core._peer_certificate import TlsInfo
+    from esockd_core._relay import Forwarding
     from esockd_core._service import Service
     from esockd_core._tls_options import TlsOptions
 
@@ -173,7 +175,7 @@ class TrioConnection(Carried):
 
     async def _wait_writable(self) -> None:
         while self._is_write_paused():
-            await self._wait_flushed()
+            await self._wait_written()
         if self._lost:
             raise self._closed_error()
 
@@ -257,6 +259,11 @@ class TrioConnection(Carried):
             self._wake_senders()
 
     async def _wait_flushed(self) -> None:
+        """Wait until everything is handed over."""
+        while self._flushing and not self._lost:
+            await self._wait_written()
+
+    async def _wait_written(self) -> None:
         if self._flushed is None:
             self._flushed = trio.Event()
         await self._flushed.wait()
@@ -287,6 +294,11 @@ class TrioConnection(Carried):
     def tls(self) -> TlsInfo | None:
         return getattr(self._socket, "info", None)
 
+    def forwarding(self) -> Forwarding:
+        from esockd_core._transports.trio_forward import TrioForwarding  # noqa: PLC0415 (it is built on this)
+
+        return TrioForwarding(self, self._nursery)
+
     async def start_tls(self, options: TlsOptions, received: bytes = b"") -> None:
         if self._receiving:
             raise BusyResourceError("receiving from")
@@ -307,12 +319,12 @@ class TrioConnection(Carried):
 
     async def _shake(self, options: TlsOptions, received: bytes) -> None:
         try:
-            while self._flushing and not self._lost:  # what was sent in the clear
-                await self._wait_flushed()
+            await self._wait_flushed()  # what was sent in the clear
             if self._closing:
                 raise self._closed_error()
             unread = received + getattr(self._socket, "buffered", b"")
-            self._socket = cast("socket.socket", await shake_hands(self._raw_socket(), options.context, unread))
+            engine = TlsEngine(options.context)
+            self._socket = cast("socket.socket", await shake_hands(self._raw_socket(), engine, unread))
         except UpgradeRefused as refused:
             self._tls_refused(refused.why)
             raise BrokenResourceError(refused.why) from refused
@@ -356,7 +368,7 @@ class TrioConnection(Carried):
                     self._eof = not data
                     self.bytes_in += len(data)
             while self._unsent:
-                await self._wait_flushed()
+                await self._wait_written()
         except (trio.ClosedResourceError, trio.BusyResourceError, OSError):
             pass  # closed meanwhile, by `sweep` or by the peer's reset
         finally:

@@ -14,8 +14,6 @@ from esockd_core._tls import MAX_RECORD_BYTES, TlsEngine
 from esockd_core._upgrade import UpgradeRefused, closed_in_handshake
 
 if TYPE_CHECKING:
-    import ssl
-
     from esockd_core._peer_certificate import TlsInfo
 
 # With the record that the last read left unfinished this makes at most 64 KiB of plaintext: one read takes it all, and
@@ -155,19 +153,18 @@ class TlsSocket(Prefixed):
         return not self._unsent
 
 
-async def shake_hands(raw: socket.socket, context: ssl.SSLContext, received: bytes) -> TlsSocket:
+async def shake_hands(raw: socket.socket, engine: TlsEngine, received: bytes) -> TlsSocket:
     """Do the handshake.
 
     Args:
         raw: The connection's socket.
-        context: What to speak TLS with.
+        engine: A fresh one.
         received: What came from the socket already.
 
     Raises:
         UpgradeRefused: It failed.
         trio.ClosedResourceError: This end was closed meanwhile.
     """
-    engine = TlsEngine(context)
     plaintext = engine.feed(received) if received else b""
     while True:
         unsent = memoryview(engine.take())
@@ -179,7 +176,7 @@ async def shake_hands(raw: socket.socket, context: ssl.SSLContext, received: byt
             except OSError as error:
                 raise closed_in_handshake(engine, f"was lost ({error})") from error
         if engine.error is not None:
-            raise UpgradeRefused(TLS_FAILED, f"TLS handshake: {engine.error.reason or engine.error}")
+            raise UpgradeRefused(TLS_FAILED, f"TLS handshake: {engine.why_failed()}")
         if engine.handshaken:
             return TlsSocket(raw, engine, plaintext)
         await wait_readable(raw)

@@ -10,6 +10,7 @@ import trio
 from trio.lowlevel import wait_readable
 
 from esockd_core._connection import HANDLER_ERROR, RESET
+from esockd_core._tls import TlsEngine
 from esockd_core._transports.trio import TrioConnection
 from esockd_core._transports.trio_callbacks import TrioCallbackConnection
 from esockd_core._transports.trio_tls import Prefixed, shake_hands
@@ -52,7 +53,8 @@ class _TrioUpgrade(Upgraded, TrioConnection):
             self._judge_source()
             if upgrades.context is not None:
                 self._service.upgrading.handshakes.setdefault(self, trio.current_time())
-                self._socket = cast("socket.socket", await shake_hands(self._socket, upgrades.context, unread))
+                engine = TlsEngine(upgrades.context)
+                self._socket = cast("socket.socket", await shake_hands(self._socket, engine, unread))
                 self._service.upgrading.handshake_done(self, trio.current_time())
             elif unread:
                 self._socket = cast("socket.socket", Prefixed(self._socket, unread))
