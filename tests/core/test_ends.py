@@ -7,14 +7,18 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import anyio
 import anyio.lowlevel
 import pytest
 from anyio.abc import SocketAttribute, SocketStream
+from tests.core.conftest import until
 
 from esockd_core import CallbackHandler, Connection, ConnectionEvent, Handler, InvalidOption, Listener, StreamConnection
+
+if TYPE_CHECKING:
+    from esockd_core._carried import Carried
 
 pytestmark = pytest.mark.anyio
 
@@ -525,3 +529,19 @@ async def test_a_peer_that_slowly_takes_a_large_reply_is_not_idle(serve: Serve) 
         while received < MORE_THAN_KERNELS_HOLD:
             received += len(await client.receive(65_536))
     assert listener.stats().shutdown_counts == {"normal": 1}
+
+
+async def test_a_lost_connection_still_names_its_peer_and_the_sweep_can_look_at_it(serve: Serve) -> None:
+    seen: list[object] = []
+
+    async def lose(connection: StreamConnection) -> None:
+        connection.abort()
+        with pytest.raises(anyio.ClosedResourceError):
+            await connection.receive()
+        await anyio.sleep(0.05)  # until the event loop has let go of the socket
+        seen.extend((connection.extra(SocketAttribute.remote_address), connection.extra(SocketAttribute.local_port)))
+        seen.append(cast("Carried", connection).undelivered_bytes())
+
+    async with serve(lose) as (listener, client):
+        await until(lambda: len(seen) == 3)
+        assert seen == [client.extra(SocketAttribute.local_address), listener.port, 0]

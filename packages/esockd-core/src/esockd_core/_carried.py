@@ -236,7 +236,7 @@ class Carried(StreamConnection):
         """Bytes handed over that the peer's kernel has not acknowledged: here and in this kernel (tcp(7), SIOCOUTQ)."""
         try:
             queued = fcntl.ioctl(self._raw_socket().fileno(), termios.TIOCOUTQ, bytes(4))
-        except (OSError, ValueError):  # closed under us
+        except (ClosedResourceError, OSError, ValueError):  # closed under us
             return 0
         return self.unsent_bytes() + int.from_bytes(queued, sys.byteorder)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias
 
@@ -11,6 +10,7 @@ import anyio.abc
 from anyio.abc import SocketAttribute
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Mapping
 
     from esockd_core._options import PeerName
@@ -206,20 +206,26 @@ class StreamConnection(Connection, anyio.abc.ByteStream):
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
         """The socket attributes that AnyIO's own streams have."""
-        raw = self._raw_socket()
+        sockname, peername = self.sockname, self.peername
         attributes: dict[Any, Callable[[], Any]] = {
-            SocketAttribute.family: lambda: raw.family,
-            SocketAttribute.local_address: lambda: self.sockname,
-            SocketAttribute.remote_address: lambda: self.peername,
-            SocketAttribute.raw_socket: lambda: raw,
+            SocketAttribute.family: lambda: self._raw_socket().family,
+            SocketAttribute.local_address: lambda: sockname,
+            SocketAttribute.remote_address: lambda: peername,
+            SocketAttribute.raw_socket: self._raw_socket,
         }
-        if raw.family in (socket.AF_INET, socket.AF_INET6):
-            attributes[SocketAttribute.local_port] = lambda: self.sockname[1]
-            attributes[SocketAttribute.remote_port] = lambda: self.peername[1]
+        if isinstance(sockname, tuple):
+            attributes[SocketAttribute.local_port] = lambda: sockname[1]
+        if isinstance(peername, tuple):  # a proxy may name the path of a Unix client
+            attributes[SocketAttribute.remote_port] = lambda: peername[1]
         return attributes
 
     @abstractmethod
-    def _raw_socket(self) -> socket.socket: ...
+    def _raw_socket(self) -> socket.socket:
+        """The socket.
+
+        Raises:
+            anyio.ClosedResourceError: It is closed, and its event loop has forgotten it.
+        """
 
 
 def name_of(address: Any) -> PeerName:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, cast
 
 import anyio
-from anyio import BrokenResourceError, BusyResourceError, EndOfStream
+from anyio import BrokenResourceError, BusyResourceError, ClosedResourceError, EndOfStream
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from esockd_core._carried import YIELD_EVERY, Carried
@@ -403,4 +403,7 @@ class AsyncioConnection(Carried, asyncio.Protocol):
         return text.getvalue()
 
     def _raw_socket(self) -> socket.socket:
-        return cast("socket.socket", self._transport.get_extra_info("socket"))
+        raw: socket.socket | None = self._transport.get_extra_info("socket")
+        if raw is None:  # uvloop
+            raise ClosedResourceError
+        return raw
