@@ -9,6 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 if TYPE_CHECKING:
     import socket
@@ -19,6 +25,7 @@ TIMEOUT_S = 30
 AUTHORITY = trustme.CA()
 SERVER = AUTHORITY.issue_cert("localhost", "127.0.0.1")
 CLIENT = AUTHORITY.issue_cert("client.example.org")
+PRIVATE = load_pem_private_key(SERVER.private_key_pem.bytes(), None)
 CERT = ("--cert", "cert.pem", "--key", "key.pem")
 TLS = "tls://127.0.0.1:0"
 PLAIN = "127.0.0.1:0"
@@ -37,6 +44,11 @@ def files(tmp_path: Path) -> Path:
     CLIENT.private_key_pem.write_to_path(tmp_path / "other.pem")
     AUTHORITY.cert_pem.write_to_path(tmp_path / "ca.pem")
     (tmp_path / "junk.pem").write_text("junk\n")
+    (tmp_path / "empty.txt").write_text("\nright\n")
+    (tmp_path / "wrong.txt").write_text("wrong\n")
+    (tmp_path / "right.txt").write_text("right\r\nsomething else\n")
+    for name, form in (("pkcs8.pem", PrivateFormat.PKCS8), ("old.pem", PrivateFormat.TraditionalOpenSSL)):
+        (tmp_path / name).write_bytes(PRIVATE.private_bytes(Encoding.PEM, form, BestAvailableEncryption(b"right")))
     (tmp_path / "app.py").write_text(SHOW_SOURCE)
     return tmp_path
 
@@ -86,6 +98,47 @@ def test_one_file_may_hold_certificate_and_key(start: Callable[..., Any]) -> Non
     assert command.stop()[0] == 0
 
 
+@pytest.mark.parametrize("key", ["pkcs8.pem", "old.pem"])
+@pytest.mark.parametrize("wrong_one", [None, "wrong"])
+def test_the_password_of_a_key_comes_from_a_file_before_the_environment(
+    start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, key: str, wrong_one: str | None
+) -> None:
+    if wrong_one is not None:
+        monkeypatch.setenv("ESOCKD_KEY_PASSWORD", wrong_one)
+    command = start("open", "echo", TLS, "--cert", "cert.pem", "--key", key, "--key-password-file", "right.txt")
+    with command.connect(command.read_port()) as plain, echo_over_tls(plain, client_context()):
+        pass
+    assert command.stop()[0] == 0
+
+
+def test_the_password_of_a_key_comes_from_the_environment(
+    start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ESOCKD_KEY_PASSWORD", "right")
+    command = start("open", "echo", TLS, "--cert", "cert.pem", "--key", "pkcs8.pem")
+    with command.connect(command.read_port()) as plain, echo_over_tls(plain, client_context()):
+        pass
+    assert command.stop()[0] == 0
+
+
+@pytest.mark.parametrize("key", ["pkcs8.pem", "old.pem"])
+@pytest.mark.parametrize("password", ["", "wrong"])
+def test_an_encrypted_key_without_its_password_is_refused(
+    start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, key: str, password: str
+) -> None:
+    """An empty variable counts as none. Nobody is asked, and no password is repeated."""
+    monkeypatch.setenv("ESOCKD_KEY_PASSWORD", password)
+    status, out, err = start("open", "echo", TLS, "--cert", "cert.pem", "--key", key).finish()
+    assert (status, out) == (2, "")
+    if password:
+        assert f"the private key in {key} cannot be read: is the password right?" in err
+        assert "wrong" not in err
+    else:
+        assert f"the private key in {key} is encrypted" in err
+        assert "Give --key-password-file FILE, or set ESOCKD_KEY_PASSWORD." in err
+    assert err.count("\n") == 1
+
+
 def test_a_loopback_port_with_tls_is_told_how_to_open_to_all(start: Callable[..., Any]) -> None:
     command = start("open", "echo", "tls://0", *CERT)
     port = command.read_port()
@@ -127,6 +180,25 @@ def test_max_handshaking_refuses_one_more(start: Callable[..., Any]) -> None:
         assert command.receive(second, 1) == b""
     _, out, _ = command.stop()
     assert sum(json.loads(out.splitlines()[-1])["listeners"][0]["refused"].values()) == 1
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_a_server_name_that_is_no_ascii_is_logged_for_who_asks_for_it_only(
+    start: Callable[..., Any], verbose: bool
+) -> None:
+    """Or any client could fill the log, five lines at a time."""
+    command = start("open", "echo", TLS, *CERT, *(["-v"] if verbose else []))
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    context = client_context()
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(incoming, outgoing, server_hostname="aaaa.example.org").do_handshake()
+    with command.connect(command.read_port()) as client:
+        client.sendall(outgoing.read().replace(b"aaaa.example.org", b"aa\xff\xfe.example.org"))
+        assert command.receive(client, 1)[:1] == b"\x15"  # an alert
+    status, _, err = command.stop()
+    assert status == 0
+    assert "Exception ignored" not in err
+    assert (r"server name b'aa\xff\xfe.example.org'" in err) is verbose
 
 
 def test_openssl_agrees(start: Callable[..., Any], files: Path, require_tool: Callable[[str], str]) -> None:
@@ -197,6 +269,7 @@ def test_a_proxy_that_sends_no_header_is_closed(start: Callable[..., Any]) -> No
         ([TLS, "--key", "key.pem"], f"{TLS} needs a certificate. Give --cert FILE"),
         ([PLAIN, *CERT], f'--cert is for tls://HOST:PORT, and no address is one. Did you mean "{TLS}"?'),
         ([PLAIN, "--key", "key.pem"], "--key is for tls://HOST:PORT"),
+        ([PLAIN, "--key-password-file", "right.txt"], "--key-password-file is for tls://HOST:PORT"),
         ([PLAIN, "--client-ca", "ca.pem"], "--client-ca is for tls://HOST:PORT"),
         ([PLAIN, "--alpn", "h2"], "--alpn is for tls://HOST:PORT"),
         ([PLAIN, "--tls-min", "1.3"], "--tls-min is for tls://HOST:PORT"),
@@ -209,6 +282,12 @@ def test_a_proxy_that_sends_no_header_is_closed(start: Callable[..., Any]) -> No
         ([TLS, "--cert", "cert.pem"], "no certificate and private key in PEM form in cert.pem"),
         ([TLS, "--cert", "cert.pem", "--key", "other.pem"], "other.pem does not belong to the certificate in cert.pem"),
         ([TLS, *CERT, "--alpn", ""], "alpn has ''"),
+        ([TLS, *CERT, "--key-password-file", "nowhere.txt"], "--key-password-file nowhere.txt: No such file"),
+        ([TLS, *CERT, "--key-password-file", "empty.txt"], "--key-password-file empty.txt: its first line is empty."),
+        (
+            [TLS, "--cert", "cert.pem", "--key", "pkcs8.pem", "--key-password-file", "wrong.txt"],
+            "the private key in pkcs8.pem cannot be read: is the password right?",
+        ),
         ([TLS, *CERT, "--tls-min", "1.4"], "'1.4' is not one of"),
         ([TLS, *CERT, "--handshake-timeout", "none"], "handshake_timeout is None; it takes seconds"),
         ([TLS, *CERT, "--max-handshaking", "0"], "max_handshaking is 0; it takes a whole number, 1 or more"),

@@ -126,6 +126,29 @@ async def test_what_waited_is_still_sent_before_the_end_of_sending(serve: Serve)
 # The last reply
 
 
+async def test_a_close_while_a_sender_waits_hurts_nobody_else(serve: Serve) -> None:
+    closed = anyio.Event()
+
+    async def pour(connection: StreamConnection) -> None:
+        with suppress(anyio.ClosedResourceError):
+            await connection.send(bytes(MORE_THAN_KERNELS_HOLD))
+
+    async def handler(connection: StreamConnection) -> None:
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(pour, connection)
+            await connection.receive()
+            connection.close_nowait()
+            closed.set()
+
+    async with serve(handler) as (listener, client):
+        await client.send(b"close")
+        await closed.wait()
+        await client.send_eof()
+        await anyio.sleep(0.05)
+        assert len(await receive_all(client)) == MORE_THAN_KERNELS_HOLD
+        assert listener.state == "running"
+
+
 async def test_a_reply_survives_what_its_client_sends_unasked(serve: Serve) -> None:
     """A closed socket with unread input is reset by the kernel, and a reset destroys what was sent last."""
 

@@ -401,6 +401,14 @@ async def test_tls_that_ended_at_the_proxy_is_described() -> None:
     assert (tls.peer_certificate.common_name, tls.peer_certificate.is_verified) == ("sensor 7", True)
 
 
+@pytest.mark.parametrize("der", [b"rubbish", b"", b"\x30\x82\xff\xff"])
+async def test_a_malformed_certificate_in_a_header_is_no_reason_to_refuse(handler: Handler, der: bytes) -> None:
+    info = SslInfo(client=7, verify=0, tlvs=(Tlv(SslSubtype.CLIENT_CERTIFICATE, der),))
+    header = ProxyHeader(source=CLIENT, destination=PROXY, tlvs=[info.to_tlv()])
+    async with proxied(handler) as listener:
+        assert await exchange(listener, encode(header) + b"hello") == b"('192.0.2.7', 41000)|hello"
+
+
 async def test_a_header_with_malformed_facts_of_tls_is_invalid(handler: Handler) -> None:
     header = ProxyHeader(source=CLIENT, destination=PROXY, tlvs=[Tlv(TlvType.SSL, b"\x01")])
     async with proxied(handler) as listener:

@@ -255,6 +255,23 @@ async def test_tls_starts_once(tls: TlsOptions) -> None:
     assert "has TLS already" in str(errors[0])
 
 
+async def test_a_start_that_comes_too_late_loses_nothing(tls: TlsOptions) -> None:
+    async def twice(connection: StreamConnection) -> None:
+        first = await connection.receive(1)  # the rest waits
+        with pytest.raises(RuntimeError, match="has TLS already"):
+            await connection.start_tls(tls)
+        await connection.send(first + await connection.receive())
+
+    def talk() -> bytes:
+        with secure(dial(listener)) as client:
+            client.sendall(b"hello")
+            return client.recv(100)
+
+    with anyio.fail_after(20):
+        async with open_listener("tls", "tls://127.0.0.1:0", twice, tls=tls) as listener:
+            assert await run(talk) == b"hello"
+
+
 async def test_nobody_may_be_receiving_when_tls_starts(tls: TlsOptions) -> None:
     errors: list[Exception] = []
 
@@ -272,6 +289,91 @@ async def test_nobody_may_be_receiving_when_tls_starts(tls: TlsOptions) -> None:
         with await run(lambda: dial(listener)) as client:
             await run(lambda: client.recv(1))
     assert len(errors) == 1
+
+
+async def test_a_client_that_closes_when_it_should_shake_hands_has_failed(tls: TlsOptions) -> None:
+    """It has asked for TLS: this is no port check."""
+
+    def leave() -> None:
+        with dial(listener) as client:
+            client.sendall(b"STARTTLS\r\n")
+            client.shutdown(socket.SHUT_WR)
+            while client.recv(100):
+                pass
+
+    server = Server(tls)
+    async with serving(server, handshake_timeout=15) as listener:
+        await run(leave)
+        assert await reasons(listener) == {"tls_failed": 1}
+    assert isinstance(server.error, anyio.BrokenResourceError)
+
+
+async def test_what_another_task_sends_meanwhile_is_encrypted(tls: TlsOptions) -> None:
+    async def both(connection: StreamConnection) -> None:
+        await connection.receive(10)
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(connection.start_tls, tls)
+            await anyio.sleep(0.01)
+            await connection.send(b"secret")
+        await connection.receive()
+
+    def talk() -> bytes:
+        raw = dial(listener)
+        raw.sendall(b"STARTTLS\r\n")
+        with secure(raw) as client:
+            client.sendall(b"!")
+            return client.recv(100)
+
+    async with serving(both) as listener:
+        assert await run(talk) == b"secret"
+
+
+async def test_a_sender_that_waits_for_the_handshake_learns_that_it_failed(tls: TlsOptions) -> None:
+    errors: list[Exception] = []
+
+    async def pour(connection: StreamConnection) -> None:
+        await anyio.sleep(0.01)
+        try:
+            while True:
+                await connection.send(bytes(1_000))
+        except anyio.BrokenResourceError as error:
+            errors.append(error)
+
+    async def both(connection: StreamConnection) -> None:
+        await connection.receive(10)
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(pour, connection)
+            with suppress(anyio.BrokenResourceError):
+                await connection.start_tls(tls)
+
+    def stall() -> bytes:
+        with dial(listener) as client:
+            client.sendall(b"STARTTLS\r\n")
+            with suppress(ConnectionResetError):
+                return client.recv(100)
+        return b""
+
+    async with serving(both, handshake_timeout=0.3, write_buffer_bytes=5_000) as listener:
+        assert await run(stall) == b""
+        assert await reasons(listener) == {"handshake_timeout": 1}
+    assert len(errors) == 1
+
+
+async def test_bytes_taken_for_the_beginning_of_a_header_are_not_dropped_where_tls_starts(tls: TlsOptions) -> None:
+    """What the client sent in the clear and nobody received breaks the handshake, wherever it was kept."""
+
+    async def take_one(connection: StreamConnection) -> None:
+        assert await connection.receive(1) == b"P"
+        await connection.start_tls(tls)
+
+    async with serving(take_one, proxy_protocol="use", linger_timeout=0.1) as listener:
+        with await run(lambda: dial(listener)) as client:
+            client.sendall(b"PR")
+            while not listener.stats().upgrading:  # noqa: ASYNC110 - as above
+                await anyio.sleep(0.01)
+            await anyio.sleep(0.01)  # the two bytes are taken, or come with the others: both must do
+            client.sendall(b"OTECT\r\n")
+            assert await reasons(listener) == {"tls_failed": 1}
 
 
 async def test_callback_handlers_are_told_that_it_is_not_for_them(tls: TlsOptions) -> None:

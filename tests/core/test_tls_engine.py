@@ -12,6 +12,7 @@ import trustme
 from esockd_core._peer_certificate import describe_tls, format_name
 from esockd_core._tls import FEED_BYTES, TlsEngine
 from esockd_core._tls_options import TlsCertificate, TlsOptions
+from esockd_core._upstream_tls import UpstreamTlsOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,6 +102,12 @@ def test_large_data_crosses_whole_whatever_the_pieces(certfile: Path, size: int)
         sent += client.tls.write(data[sent:])
     sealed = client.outgoing.read()
     assert engine.feed(sealed[:1000]) + engine.feed(sealed[1000:]) == data
+
+
+def test_neither_side_renegotiates(certfile: Path) -> None:
+    """The engine would have to wait in the middle of a write."""
+    for context in (TlsOptions(certfile=certfile).context, UpstreamTlsOptions(verify=False).context):
+        assert context.options & ssl.OP_NO_RENEGOTIATION
 
 
 def test_writing_nothing_sends_nothing(certfile: Path) -> None:
@@ -200,6 +207,21 @@ def test_what_is_written_before_the_handshake_is_sent_behind_it(certfile: Path) 
     shake(engine, client)
     client.incoming.write(engine.write(b", but sent"))
     assert client.tls.read() + client.tls.read() == b"too early, but sent"
+
+
+def test_what_is_written_before_the_handshake_does_not_wait_for_more_than_its_end(certfile: Path) -> None:
+    engine = TlsEngine(TlsOptions(certfile=certfile).build_context())
+    client = Client(client_context())
+    with pytest.raises(ssl.SSLWantReadError):
+        client.tls.do_handshake()
+    engine.write(b"too early")
+    engine.feed(client.outgoing.read())
+    client.incoming.write(engine.take())
+    client.tls.do_handshake()
+    client.tls.write(b"at once")
+    assert engine.feed(client.outgoing.read()) == b"at once"
+    client.incoming.write(engine.take())
+    assert client.tls.read() == b"too early"
 
 
 def test_the_facts_name_version_cipher_name_and_application_protocol(certfile: Path) -> None:

@@ -38,6 +38,9 @@ class Narrow:
         self.sent += taken
         return len(taken)
 
+    def fileno(self) -> int:
+        return -1
+
     def shutdown(self, _: int) -> None:
         self.is_shut = True
 

@@ -18,8 +18,8 @@ EXTRAS = {
     "esockd-cidr": ["anyio", "asyncio", "trio", "uvloop"],
     "esockd-proxyproto": ["anyio", "asyncio", "trio", "uvloop"],
     "esockd-ratelimit": ["redis", "trio", "uvloop"],
-    "esockd-core": ["redis", "trio", "uvloop"],
-    "esockd-cli": ["redis", "trio", "uvloop"],
+    "esockd-core": ["cryptography", "redis", "trio", "uvloop"],
+    "esockd-cli": ["cryptography", "redis", "trio", "uvloop"],
 }
 INSTALLED = {distribution.name: distribution for distribution in distributions() if distribution.name in EXTRAS}
 

@@ -201,6 +201,18 @@ def test_the_drain_benchmark_tells_how_each_handler_ended(row: str) -> None:
     assert re.search(rf"^\| {row} +\| +[\d.]+ \|( +\d+ \(\d+-\d+\) \|){{2}}$", done.stdout, re.MULTILINE)
 
 
+def test_the_cost_of_handshakes_has_a_row_for_each_key_and_version() -> None:
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / "tls.py", "handshake", "--rounds", "1"],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=True,
+    )
+    for key in ("ECDSA P-256, TLS 1.3, resumed", "RSA 2048, TLS 1.2", "RSA 3072, TLS 1.3"):
+        assert f"| {key} " in done.stdout
+
+
 @pytest.mark.usefixtures("load")
 def test_forwarders_are_compared_with_each_other(require_tool: Callable[[str], str]) -> None:
     require_tool("haproxy")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -300,3 +301,32 @@ async def test_curl_fetches_a_page(folder: Path, require_tool: Callable[[str], s
     seen = json.loads(result.stdout)
     assert seen["tls"][1:] == ["localhost", "http/1.1", False]
     assert seen["version"] == (1 if is_proxied else None)
+
+
+async def test_openssl_may_not_renegotiate(handler: Handler, folder: Path, require_tool: Callable[[str], str]) -> None:
+    """Each would cost the listener another handshake (CVE-2011-1473)."""
+    openssl = require_tool("openssl")
+    options = TlsOptions(certfile=folder / "server.pem")
+    async with serving(handler, "tls://127.0.0.1:0", tls=options) as listener:
+        command = [
+            openssl,
+            "s_client",
+            "-connect",
+            f"127.0.0.1:{listener.port}",
+            "-tls1_2",
+            "-CAfile",
+            str(folder / "ca.pem"),
+        ]
+        async with await anyio.open_process(command, stderr=subprocess.STDOUT) as program:
+            assert program.stdin is not None
+            assert program.stdout is not None
+            said = b""
+            while b"TLSv1.2" not in said or b'"peer"' not in said:
+                said += await program.stdout.receive()
+            await program.stdin.send(b"R\n")
+            with suppress(anyio.EndOfStream):
+                while True:
+                    said += await program.stdout.receive()
+        assert b"RENEGOTIATING" in said
+        assert b"no renegotiation" in said
+        assert listener.stats().handshakes.count == 1

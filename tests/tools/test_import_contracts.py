@@ -43,6 +43,7 @@ FORBIDDEN = [
     ("esockd_proxyproto._planted", "import time", "Sans-IO"),
     ("esockd_proxyproto._planted", "def late() -> None:\n    import selectors", "Sans-IO"),
     ("esockd_ratelimit", "import redis.asyncio", "Extras stay extra"),
+    ("esockd_core._planted", "from cryptography import x509", "Extras stay extra"),
     ("esockd_cli._planted", "from esockd_core import _planted", "Front doors"),
     ("esockd_core._planted", "from esockd_cidr._planted import Rule", "Front doors"),
 ]
@@ -72,6 +73,7 @@ def test_what_the_contracts_allow_keeps_them(workspace: Path, run: Run) -> None:
     plant(workspace, "esockd_proxyproto.listener", "import anyio")
     plant(workspace, "esockd_proxyproto.streams", "import anyio")
     plant(workspace, "esockd_ratelimit.redis", "import redis.asyncio")
+    plant(workspace, "esockd_core._x509", "from cryptography import x509")
     plant(workspace, "esockd_core._planted", "import esockd_cidr, esockd_proxyproto, esockd_ratelimit")
     plant(workspace, "esockd_cli._planted", "import time, esockd_core, esockd_cidr.listener")
     result = lint_imports(workspace, run)

@@ -175,6 +175,7 @@ def open_command(
     ] = None,
     cert: upgrade.Cert = None,
     key: upgrade.Key = None,
+    key_password_file: upgrade.KeyPasswordFile = None,
     client_ca: upgrade.ClientCa = None,
     alpn: upgrade.Alpn = None,
     tls_min: upgrade.TlsMin = None,
@@ -206,7 +207,7 @@ def open_command(
     from esockd_cli._logs import set_up_logs  # noqa: PLC0415
     from esockd_cli._run import Opening, run  # noqa: PLC0415
     from esockd_cli._socket_options import read_tcp_options, read_unix_options  # noqa: PLC0415
-    from esockd_cli._upgrades import read_tls_options, read_upgrade_options  # noqa: PLC0415
+    from esockd_cli._upgrades import log_bad_server_names, read_tls_options, read_upgrade_options  # noqa: PLC0415
     from esockd_cli._values import parse_count, parse_duration, parse_rate, parse_refusal, parse_rules  # noqa: PLC0415
     from esockd_core import (  # noqa: PLC0415
         InvalidAddress,
@@ -222,7 +223,15 @@ def open_command(
     raise_open_file_limit()
     try:
         addresses = [parse_address(text) for text in listen]
-        tls = read_tls_options(addresses, cert=cert, key=key, client_ca=client_ca, alpn=alpn or (), tls_min=tls_min)
+        tls = read_tls_options(
+            addresses,
+            cert=cert,
+            key=key,
+            key_password_file=key_password_file,
+            client_ca=client_ca,
+            alpn=alpn or (),
+            tls_min=tls_min,
+        )
         options = ListenerOptions(
             acceptors=acceptors,
             max_connections=parse_count("--max-connections", max_connections),
@@ -254,6 +263,8 @@ def open_command(
         ) from error
     if options.unix != UnixOptions() and not any(address.kind == "unix" for address in addresses):
         raise UsageError("--unix-mode, --unix-owner and --unix-group are for unix:/path, and no address is one.")
+    if tls is not None:
+        log_bad_server_names()
     forwarder = forward.read_forwarder(
         handler,
         send_proxy=send_proxy,

@@ -18,6 +18,15 @@ Key: TypeAlias = Annotated[
     str | None,
     typer.Option("--key", metavar="FILE", help="Its private key, where --cert does not hold it.", rich_help_panel=TLS),
 ]
+KeyPasswordFile: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--key-password-file",
+        metavar="FILE",
+        help="Its first line is the password of an encrypted private key; or set ESOCKD_KEY_PASSWORD.",
+        rich_help_panel=TLS,
+    ),
+]
 ClientCa: TypeAlias = Annotated[
     str | None,
     typer.Option(

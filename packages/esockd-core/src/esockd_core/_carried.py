@@ -15,7 +15,7 @@ import anyio
 from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
 from anyio.lowlevel import checkpoint
 
-from esockd_core._connection import ABORTED, KILLED, NORMAL, RESET, StreamConnection
+from esockd_core._connection import ABORTED, HANDSHAKE_TIMEOUT, KILLED, NORMAL, RESET, TLS_FAILED, StreamConnection
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from esockd_core._options import PeerName
     from esockd_core._relay import Forwarding
     from esockd_core._service import Service
+    from esockd_core._tls_options import TlsOptions
 
 YIELD_EVERY: Final = 32  # operations that did not block, before the other connections get their turn
 MAX_FAREWELLS: Final = 64  # refused sockets that are told why at one time; more are closed without a word
@@ -101,6 +102,19 @@ class Carried(StreamConnection):
         if how == "rst":
             self._reset_at_close()
         self.abort_socket()
+
+    def start_tls_nowait(self, options: TlsOptions, received: bytes = b"") -> None:  # noqa: ARG002
+        raise RuntimeError("start_tls_nowait() is for callback handlers; coroutines await start_tls()")
+
+    def handshake_timed_out(self) -> None:
+        """The time for the TLS handshake is over."""
+        self.abort(HANDSHAKE_TIMEOUT)
+
+    def _tls_refused(self, why: str) -> None:
+        """A handshake in the middle of the connection failed."""
+        if not self._closing:
+            self._error = ConnectionAbortedError(why)
+            self.close_nowait(TLS_FAILED)
 
     # Its end
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias
 
@@ -29,6 +30,8 @@ KILLED = "killed"
 STUCK = "stuck"
 ABORTED = "aborted"
 RESET = "reset"
+TLS_FAILED = "tls_failed"
+HANDSHAKE_TIMEOUT = "handshake_timeout"
 
 TLS_CUT_SHORT = "the peer closed without saying so in TLS (close_notify): what it sent may have been cut short"
 
@@ -150,9 +153,10 @@ class StreamConnection(Connection, anyio.abc.ByteStream):
     async def start_tls(self, options: TlsOptions, received: bytes = b"") -> None:
         """Go on with TLS, in the middle of the connection (STARTTLS).
 
-        Call it once the answer that agrees to TLS is sent; nothing may be received or sent meanwhile. Bytes that came
-        and were not received yet count as the beginning of the handshake. So a plaintext command that somebody
-        injected behind STARTTLS ends the connection: it is never taken for one that TLS protected.
+        Call it once the answer that agrees to TLS is sent; nothing may be received meanwhile, and what another task
+        sends is kept and sent encrypted. Bytes that came and were not received yet count as the beginning of the
+        handshake. So a plaintext command that somebody injected behind STARTTLS ends the connection: it is never taken
+        for one that TLS protected.
 
         Args:
             options: How to speak TLS; build them once, not for each connection.
@@ -166,6 +170,28 @@ class StreamConnection(Connection, anyio.abc.ByteStream):
             RuntimeError: The connection has TLS already, or its handler is one of callbacks.
 
         A call that is cancelled closes the connection.
+        """
+        raise NotImplementedError
+
+    def start_tls_nowait(self, options: TlsOptions, received: bytes = b"") -> None:
+        """Begin to go on with TLS, in the middle of the connection (STARTTLS); for callback handlers.
+
+        Call it once the answer that agrees to TLS is handed over. `CallbackHandler.tls_started` tells of the end of the
+        handshake, and no `data_received` comes before it. A handshake that fails ends the connection: `connection_lost`
+        gets the error, and the end counts as `tls_failed` or `handshake_timeout`.
+
+        What is sent before the handshake is done is kept, and sent encrypted behind it. Closing before that throws it
+        away: it never travels in the clear.
+
+        Args:
+            options: How to speak TLS; build them once, not for each connection.
+            received: What `data_received` got beyond the command that asked for TLS: throw nothing away. It counts as
+                the beginning of the handshake, as in `start_tls`.
+
+        Raises:
+            anyio.ClosedResourceError: This end is closed, or finished sending.
+            anyio.BrokenResourceError: The peer is gone.
+            RuntimeError: The connection has TLS already, or has begun with it, or its handler is a coroutine function.
         """
         raise NotImplementedError
 
@@ -209,7 +235,13 @@ def name_of(address: Any) -> PeerName:
             return address
         host: str = address[0]
         return (host[7:] if host.startswith("::ffff:") and "." in host else host), address[1]
-    return address.decode(errors="surrogateescape") if isinstance(address, bytes) else str(address or "")
+    return printable(address if isinstance(address, bytes) else os.fsencode(address or ""))
+
+
+def printable(path: bytes) -> str:
+    """A Unix path as text for names and logs: "@" for the NUL of an abstract one, escapes for what is no text."""
+    text = path.decode(errors="backslashreplace").replace("\0", "@")
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
 
 
 def as_bytes(data: object) -> bytes:

@@ -36,6 +36,12 @@ class CallbackHandler:
         """The peer took what waited for it. The default reads on."""
         connection.resume_reading()
 
+    def tls_started(self, connection: StreamConnection) -> None:
+        """The handshake that `connection.start_tls_nowait` began is done; `connection.tls` tells about it.
+
+        Where it fails, `connection_lost` comes instead.
+        """
+
     def drain_requested(self, connection: StreamConnection) -> None:
         """The listener asks the connection to come to its end. The default closes it once everything is sent."""
         connection.close_nowait("shutdown")

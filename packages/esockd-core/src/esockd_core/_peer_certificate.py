@@ -5,7 +5,8 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from esockd_core._tls_options import ServerSide
@@ -25,14 +26,27 @@ SHORT_NAMES: Final = {
 }
 SPECIAL: Final = frozenset('"+,;<>\\')
 
-DistinguishedName: TypeAlias = tuple[tuple[tuple[str, str], ...], ...]
+DistinguishedName: TypeAlias = tuple[tuple[tuple[str, str | bytes], ...], ...]
+"""Parts of pairs of type and value; a value is bytes where it is a string of bits."""
+
+
+class CertificateDetails(NamedTuple):
+    """What a certificate says, whoever parsed it; names of types are OpenSSL's."""
+
+    subject: DistinguishedName
+    issuer: DistinguishedName
+    not_before: datetime
+    not_after: datetime
+    serial_number: str
+    alternative_names: tuple[tuple[str, str | DistinguishedName], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerCertificate:
     r"""The certificate a client showed.
 
-    From a PROXY header only the common name and, from few proxies, `der` are known.
+    From a PROXY header only the common name and, from few proxies, `der` are known. With the extra `x509` of this
+    package the rest is read from `der`; of a certificate that its library cannot read it stays None.
 
     Attributes:
         subject: Its distinguished name as RFC 4514 writes it, such as "CN=sensor 7,O=Example\\, Inc.,C=DE".
@@ -40,8 +54,9 @@ class PeerCertificate:
         issuer: The issuer's distinguished name, as `subject`.
         not_before: Valid from, in UTC.
         not_after: Valid until, in UTC.
-        serial_number: In hexadecimal.
-        subject_alternative_names: Pairs of kind and value, such as ("DNS", "sensor7.example.org").
+        serial_number: In hexadecimal, an even number of capital digits.
+        subject_alternative_names: Pairs of kind and value, such as ("DNS", "sensor7.example.org"). OpenSSL names the
+            kinds: "DNS", "email", "URI", "IP Address", "DirName" and rarer ones.
         is_verified: Whether an authority that this side, or the proxy, trusts has signed it.
         der: The certificate itself, to read with a library for X.509.
     """
@@ -101,9 +116,8 @@ def describe_upstream_tls(header: ProxyHeader) -> TlsInfo | None:
         return None
     certificate = None
     if info.has_certificate:
-        certificate = PeerCertificate(
-            common_name=info.common_name, is_verified=info.is_verified, der=info.client_certificate
-        )
+        der = info.client_certificate
+        certificate = _describe(None if der is None else _read_der(der), der, info.common_name, info.is_verified)
     alpn = header.alpn
     return TlsInfo(
         version=info.version,
@@ -117,28 +131,73 @@ def describe_upstream_tls(header: ProxyHeader) -> TlsInfo | None:
 
 def _read_certificate(tls: ServerSide) -> PeerCertificate | None:
     der = tls.getpeercert(binary_form=True)
-    if der is None:
-        return None
     # OpenSSL verified it: whoever asks for certificates refuses bad ones. Python parses no others.
-    parsed: dict[str, Any] = tls.getpeercert() or {}
-    subject: DistinguishedName = parsed.get("subject", ())
+    return None if der is None else _describe(_read_parsed(tls), der)
+
+
+def _describe(
+    details: CertificateDetails | None, der: bytes | None, common_name: str | None = None, is_verified: bool = True
+) -> PeerCertificate:
+    if details is None:
+        return PeerCertificate(common_name=common_name, is_verified=is_verified, der=der)
+    own_names = (_text(value) for part in reversed(details.subject) for kind, value in part if kind == "commonName")
     return PeerCertificate(
-        subject=format_name(subject),
-        common_name=next((value for rdn in reversed(subject) for kind, value in rdn if kind == "commonName"), None),
-        issuer=format_name(parsed.get("issuer", ())),
-        not_before=_read_time(parsed.get("notBefore")),
-        not_after=_read_time(parsed.get("notAfter")),
-        serial_number=parsed.get("serialNumber"),
-        subject_alternative_names=parsed.get("subjectAltName", ()),
+        subject=format_name(details.subject),
+        common_name=next(own_names, common_name),
+        issuer=format_name(details.issuer),
+        not_before=details.not_before,
+        not_after=details.not_after,
+        serial_number=details.serial_number,
+        subject_alternative_names=tuple((kind, _format(kind, value)) for kind, value in details.alternative_names),
+        is_verified=is_verified,
         der=der,
     )
+
+
+def _read_parsed(tls: ServerSide) -> CertificateDetails | None:
+    try:
+        parsed: dict[str, Any] = tls.getpeercert() or {}
+        return CertificateDetails(
+            subject=parsed["subject"],
+            issuer=parsed["issuer"],
+            not_before=_read_time(parsed["notBefore"]),
+            not_after=_read_time(parsed["notAfter"]),
+            serial_number=parsed["serialNumber"],
+            alternative_names=parsed.get("subjectAltName", ()),
+        )
+    except (KeyError, ValueError, ssl.SSLError):  # an authority signed what Python cannot make text of
+        return None
+
+
+def _read_der(der: bytes) -> CertificateDetails | None:
+    try:
+        from esockd_core._x509 import read_details  # noqa: PLC0415 (an extra, and few proxies send certificates)
+    except ImportError:
+        return None
+    return read_details(der)
+
+
+def _format(kind: str, value: str | DistinguishedName) -> str:
+    if not isinstance(value, str):
+        return format_name(value)
+    if kind == "IP Address":
+        try:
+            return str(ip_address(value))  # as in `peername`; OpenSSL shortens no IPv6 address
+        except ValueError:
+            pass
+    return value
 
 
 def format_name(name: DistinguishedName) -> str:
     """Write a distinguished name, the last part first (RFC 4514 section 2.1)."""
     return ",".join(
-        "+".join(f"{SHORT_NAMES.get(kind, kind)}={_escape(value)}" for kind, value in part) for part in reversed(name)
+        "+".join(f"{SHORT_NAMES.get(kind, kind)}={_escape(_text(value))}" for kind, value in part)
+        for part in reversed(name)
     )
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.hex()
 
 
 def _escape(value: str) -> str:
@@ -151,5 +210,5 @@ def _escape(value: str) -> str:
     return escaped
 
 
-def _read_time(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromtimestamp(ssl.cert_time_to_seconds(text), UTC)
+def _read_time(text: str) -> datetime:
+    return datetime.fromtimestamp(ssl.cert_time_to_seconds(text), UTC)

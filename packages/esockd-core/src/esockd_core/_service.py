@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from esockd_core._upgrade import Upgrades
 
 SWEEP_CHUNK = 1_000  # connections looked at before the event loop gets its turn
+SAMPLES_PER_SWEEP = 16  # batches of accepted connections whose accept delay is measured
 CLOSING_CHUNK = 256  # likewise, of those that cost a system call each
 
 next_id = count(1).__next__
@@ -39,6 +40,7 @@ class Service:
 
     __slots__ = (
         "_changed",
+        "_samples_left",
         "_closing_swept_at",
         "_starting",
         "_starting_since",
@@ -101,6 +103,7 @@ class Service:
         self.upgrading = admission.upgrading
         self._starting = 0  # handlers that the event loop will call for the first time, in one of its next passes
         self._starting_since = 0.0
+        self._samples_left = SAMPLES_PER_SWEEP
         self._closing_swept_at = 0.0
         self.turn = anyio.Lock()
         self._changed: anyio.Event | None = None
@@ -145,8 +148,12 @@ class Service:
 
         Two calls of the loop for a whole batch of accepts: the first comes behind the first handler, the second behind
         all of them. So the delay noted for each is that of the last, and the look at the sockets that came after it.
+        Where many come these two calls would be felt: then so many batches are measured between two sweeps, and no more.
         """
         if not self._starting:
+            if not self._samples_left:
+                return
+            self._samples_left -= 1
             self._starting_since = self.loop.time()
             self.loop.call_soon(self.loop.call_soon, self._handlers_called)
         self._starting += 1
@@ -221,6 +228,7 @@ class Service:
 
     async def sweep(self, now: float) -> None:
         """Abort the sockets whose peer takes no bytes, or does not finish a close, for too long."""
+        self._samples_left = SAMPLES_PER_SWEEP
         self.log.tell_left_out()
         self.upgrading.sweep(now, self.options)
         send_timeout_s = self.options.send_timeout

@@ -54,7 +54,7 @@ class TlsEngine:
         is_server = context.protocol != ssl.PROTOCOL_TLS_CLIENT
         self.tls: ServerSide = context.wrap_bio(self._incoming, self.outgoing, is_server, server_name)  # type: ignore[assignment] # the context's sslobject_class
         self._read = self.tls.read
-        self._unwritten = bytearray()  # plaintext that waits for something of the peer
+        self._unwritten = bytearray()  # plaintext that waits for the end of the handshake
         self.handshaken = False
         self.peer_finished = False
         self.finished = False
@@ -64,7 +64,10 @@ class TlsEngine:
             self._shake()
 
     def take(self) -> bytes:
-        """The ciphertext to send now."""
+        """The ciphertext to send now: behind a handshake, also of what was written before its end."""
+        if self._unwritten and self.handshaken:
+            unwritten, self._unwritten = self._unwritten, bytearray()
+            return self.outgoing.read() + self._write_large(memoryview(unwritten))
         return self.outgoing.read()
 
     def feed(self, data: bytes) -> bytes:
@@ -97,8 +100,6 @@ class TlsEngine:
             return b""
         else:
             plaintext = self._read_on(plaintext)
-        if self._unwritten:
-            self._write_waiting()
         return plaintext
 
     def _read_on(self, first: bytes) -> bytes:
@@ -142,41 +143,25 @@ class TlsEngine:
         Raises:
             ssl.SSLError: The connection failed, or this side has said that it sends no more.
         """
-        if self._unwritten or not self.handshaken:
+        if not self.handshaken:
             self._unwritten += data
             return b""
         if not data:
             return b""  # OpenSSL has no record for it
         if len(data) > MAX_PLAINTEXT_BYTES:
             return self._write_large(memoryview(data))
-        taken = self._encrypt(data)
-        if taken != len(data):
-            self._unwritten += data[taken:]
+        self.tls.write(data)
         return self.outgoing.read()
-
-    def _write_waiting(self) -> None:
-        while self._unwritten and (taken := self._encrypt(self._unwritten[:MAX_PLAINTEXT_BYTES])):
-            del self._unwritten[:taken]
 
     def _write_large(self, data: memoryview) -> bytes:
         sealed: list[bytes] = []
         at = 0
         while at < len(data):
-            taken = self._encrypt(data[at : at + MAX_PLAINTEXT_BYTES])
-            if not taken:
-                self._unwritten += data[at:]
-                break
-            at += taken
+            at += self.tls.write(data[at : at + MAX_PLAINTEXT_BYTES])
             if self.outgoing.pending >= TAKE_BYTES:
                 sealed.append(self.outgoing.read())
         sealed.append(self.outgoing.read())
         return b"".join(sealed)
-
-    def _encrypt(self, data: bytes | bytearray | memoryview) -> int:
-        try:
-            return self.tls.write(data)
-        except ssl.SSLWantReadError:  # the peer is in the middle of something that comes first
-            return 0
 
     @property
     def unwritten_bytes(self) -> int:
@@ -186,10 +171,11 @@ class TlsEngine:
     def finish(self) -> bytes:
         """Say that this side sends no more, and give the ciphertext to send; the peer may go on sending.
 
-        Before the handshake is done there is nothing to say.
+        Before the handshake is done there is nothing to say, and what was written is thrown away.
         """
         if self.finished or not self.handshaken or self.error is not None:
             self.finished = True
+            self._unwritten.clear()
             return self.outgoing.read()
         self.finished = True
         try:

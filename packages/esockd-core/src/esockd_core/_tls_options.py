@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 import warnings
 from collections.abc import Iterable, Mapping
@@ -26,6 +27,9 @@ VERIFY_MODES: Final[dict[str, ssl.VerifyMode]] = {
     "optional": ssl.CERT_OPTIONAL,
     "required": ssl.CERT_REQUIRED,
 }
+# As they travel (RFC 6066 section 3): international names in their ASCII form, and no dot at the end.
+SERVER_NAME: Final = re.compile(r"(\*\.)?[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*", re.IGNORECASE)
+VISIBLE: Final = re.compile("[!-~]+")
 MAX_ALPN_BYTES: Final = 255  # of one name (RFC 7301 section 3.1)
 OLD_CIPHERS: Final = "DEFAULT:@SECLEVEL=0"  # OpenSSL 3 speaks TLS 1.0 and 1.1 at this level only
 
@@ -89,7 +93,8 @@ class TlsOptions:
         keyfile: Its private key; None when it is in `certfile`.
         password: Of an encrypted private key.
         sni: Further certificates by the server name a client asks for (RFC 6066 section 3): "mail.example.org", or
-            "*.example.org" for any one label. A client that asks for another name, or for none, gets `certfile`'s.
+            "*.example.org" for any one label, an international name in its ASCII form. A client that asks for another
+            name, or for none, gets `certfile`'s.
         client_ca: Certificates of the authorities that may have signed the client's, in PEM form.
         verify: Whether a client must have a certificate of theirs: "none" (not asked), "optional" (none, or a valid
             one), "required". When not given: "required" with `client_ca` and "none" without.
@@ -194,13 +199,11 @@ class TlsOptions:
         if not isinstance(self.sni, Mapping):
             raise InvalidOption(f"sni is {self.sni!r}; it takes a mapping of server names to TlsCertificate.")
         for server, certificate in cast("Mapping[object, object]", self.sni).items():
-            if (
-                not isinstance(server, str)
-                or not server
-                or "*" in server[1:]
-                or (server[0] == "*" and server[1:2] != ".")
-            ):
-                raise InvalidOption(f'sni has {server!r}; a server name is "mail.example.org" or "*.example.org".')
+            if not isinstance(server, str) or SERVER_NAME.fullmatch(server) is None:
+                raise InvalidOption(
+                    f'sni has {server!r}; a server name is "mail.example.org" or "*.example.org", and an international '
+                    'one as clients send it: "xn--bcher-kva.example".'
+                )
             if not isinstance(certificate, TlsCertificate):
                 raise InvalidOption(f'sni["{server}"] is {certificate!r}; it takes a TlsCertificate.')
 
@@ -223,15 +226,18 @@ def choose_certificate(context: ssl.SSLContext, by_name: Mapping[str, ssl.SSLCon
         by_name: Lower-case names, of which those that begin with "*." stand for one label.
     """
 
-    def choose(connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+    def choose(connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> int | None:
         if name is None:
-            return
+            return None
+        if VISIBLE.fullmatch(name) is None:  # no host has such a name, and whoever logs it would be sorry
+            return ssl.AlertDescription.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
         if isinstance(connection, ServerSide):
             connection.server_name = name
         name = name.lower()
         chosen = by_name.get(name) or by_name.get("*." + name.partition(".")[2])
         if chosen is not None:
             connection.context = chosen
+        return None
 
     context.sslobject_class = ServerSide
     context.sni_callback = choose

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from esockd_core._carried import Carried
-from esockd_core._connection import NORMAL
+from esockd_core._connection import HANDSHAKE_TIMEOUT, NORMAL, TLS_FAILED, printable
 from esockd_core._errors import InvalidOption
 from esockd_core._peer_certificate import describe_upstream_tls
 from esockd_proxyproto import Decoder, InvalidHeader, InvalidTlv, NotProxyHeader, Policy, UnixEndpoint
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from esockd_core._options import ListenerOptions, PeerName
     from esockd_core._peer_certificate import TlsInfo
     from esockd_core._service import Service
+    from esockd_core._tls import TlsEngine
     from esockd_proxyproto import Endpoint, ProxyHeader
 
 PROXY_CLOSED: Final = "proxy_closed"  # without a byte: a port check
@@ -33,8 +34,6 @@ SOURCE_FORBIDDEN: Final = "source_forbidden"
 SOURCE_MAX_LIMIT: Final = "source_max_limit"
 SOURCE_RATE_LIMITED: Final = "source_rate_limited"
 TLS_CLOSED: Final = "tls_closed"  # without a byte: a port check
-TLS_FAILED: Final = "tls_failed"
-HANDSHAKE_TIMEOUT: Final = "handshake_timeout"
 
 QUIET: Final = frozenset({PROXY_CLOSED, TLS_CLOSED})
 SOURCE_REFUSED: Final = frozenset({SOURCE_FORBIDDEN, SOURCE_MAX_LIMIT, SOURCE_RATE_LIMITED})
@@ -126,7 +125,7 @@ class InUpgrade:
             if now - since < options.handshake_timeout:
                 break
             del self.handshakes[shaking]
-            shaking.abort(HANDSHAKE_TIMEOUT)
+            shaking.handshake_timed_out()
 
 
 class HeaderPhase:
@@ -186,6 +185,13 @@ class HeaderPhase:
             raise UpgradeRefused(PROXY_CLOSED, "the peer closed without a byte")
 
 
+def closed_in_handshake(engine: TlsEngine, how: str) -> UpgradeRefused:
+    """The verdict on a peer that went away in a TLS handshake."""
+    if engine.received_bytes:
+        return UpgradeRefused(TLS_FAILED, f"the peer {how} in the middle of the handshake")
+    return UpgradeRefused(TLS_CLOSED, f"the peer {how} without a byte")
+
+
 class Upgraded(Carried):
     """A connection that is upgraded before its handler sees it. Its ends before that are told to no handler."""
 
@@ -232,6 +238,12 @@ class Upgraded(Carried):
         except UpgradeRefused as refused:
             self._turn_away(refused)
 
+    def handshake_timed_out(self) -> None:
+        if self.is_upgrading:
+            self._turn_away(UpgradeRefused(HANDSHAKE_TIMEOUT, "no whole TLS handshake in time"))
+        else:
+            super().handshake_timed_out()
+
     def _judge_source(self) -> None:
         """Take the header's word for who the client is, and judge that client.
 
@@ -240,14 +252,14 @@ class Upgraded(Carried):
         """
         self._header = header = None if self._phase is None else self._phase.header
         self._phase = None
+        if header is not None and header.source is not None:
+            self._source = name_of_endpoint(header.source)
+        self._service.admission.admit_source(self)
         if header is not None:
-            if header.source is not None:
-                self._source = name_of_endpoint(header.source)
             try:
                 self._upstream_tls = describe_upstream_tls(header)
             except InvalidTlv as error:
                 raise UpgradeRefused(PROXY_INVALID, str(error)) from error
-        self._service.admission.admit_source(self)
 
     def _become_ready(self) -> None:
         self._is_ready = True
@@ -292,8 +304,10 @@ class Upgraded(Carried):
             super().request_draining()
 
     def _note(self, refused: UpgradeRefused) -> None:
-        self._reason = self._reason or refused.reason
         self._forget_upgrade()
+        if self._reason is not None:
+            return  # somebody ended it before, and this is what came of it
+        self._reason = refused.reason
         if refused.reason not in QUIET:
             self._service.log.say(
                 logging.INFO,
@@ -339,6 +353,6 @@ class Upgraded(Carried):
 def name_of_endpoint(endpoint: Endpoint | UnixEndpoint) -> PeerName:
     """Who a PROXY header names, in the words of a socket's peer."""
     if isinstance(endpoint, UnixEndpoint):
-        return endpoint.path.decode(errors="surrogateescape").replace("\0", "@")
+        return printable(endpoint.path)
     host = endpoint.host
     return (host[7:] if host.startswith("::ffff:") and "." in host else host), endpoint.port

@@ -58,6 +58,7 @@ class UpstreamTlsOptions:
     def context(self) -> ssl.SSLContext:
         """What connections use, made of the files as they were when the options were built."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.options |= ssl.OP_NO_RENEGOTIATION  # the engine knows none
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if not self.verify:
             context.check_hostname = False

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, cast
 
 import anyio
-from anyio import BusyResourceError, ClosedResourceError, EndOfStream
+from anyio import BrokenResourceError, BusyResourceError, ClosedResourceError, EndOfStream
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from esockd_core._carried import YIELD_EVERY, Carried
@@ -22,12 +22,14 @@ from esockd_core._transports.cancellation import is_in_cancel_scope, is_shielded
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
     from esockd_core._options import PeerName
     from esockd_core._peer_certificate import TlsInfo
     from esockd_core._relay import Forwarding
     from esockd_core._service import Service
     from esockd_core._tls_options import TlsOptions
+    from esockd_core._upgrade import UpgradeRefused
 
 DEFAULT_WRITE_BUFFER_BYTES: Final = 65_536  # of asyncio and uvloop: setting it again would cost a call
 
@@ -318,15 +320,40 @@ class AsyncioConnection(Carried, asyncio.Protocol):
         return AsyncioForwarding(self)
 
     async def start_tls(self, options: TlsOptions, received: bytes = b"") -> None:
-        from esockd_core._transports.asyncio_tls import start_tls  # noqa: PLC0415 (most programs never do)
-
         if self._receiver is not None:
             raise BusyResourceError("receiving from")
+        shaken: asyncio.Future[UpgradeRefused | None] = self._service.loop.create_future()
+
+        def note(refused: UpgradeRefused | None) -> None:
+            if not shaken.done():
+                shaken.set_result(refused)
+            if refused is not None:
+                self._tls_refused(refused.why)
+
+        self._begin_tls(options, received, note)
+        try:
+            refused = await shaken
+        except BaseException:
+            self.abort()
+            raise
+        if refused is not None:
+            raise BrokenResourceError(refused.why) from refused
+
+    def _begin_tls(
+        self, options: TlsOptions, received: bytes, on_shaken: Callable[[UpgradeRefused | None], None]
+    ) -> None:
+        from esockd_core._transports.asyncio_tls import TlsTransport, begin_tls  # noqa: PLC0415 (most never do)
+
         if self._closing or self._eof_sent:
             raise self._closed_error()
+        if isinstance(self._transport, TlsTransport):
+            raise RuntimeError("the connection has TLS already")  # noqa: TRY004 (it is no matter of types)
         unread = b"".join((received, self._chunk or b"", self._more or b""))
         self._chunk = self._more = None
-        await start_tls(self, self._transport, options.context, unread, self._service)
+        self.resume_reading()
+        layer = begin_tls(self, self._transport, options, unread, service=self._service, on_shaken=on_shaken)
+        if self._eof:
+            layer.eof_received()
 
     # Ending
 

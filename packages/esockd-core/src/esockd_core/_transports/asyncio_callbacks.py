@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from esockd_core._connection import StreamConnection
     from esockd_core._handler import CallbackHandler
     from esockd_core._service import Service
+    from esockd_core._tls_options import TlsOptions
+    from esockd_core._upgrade import UpgradeRefused
 
 
 class AsyncioCallbackConnection(CalledBack, AsyncioConnection):
@@ -43,6 +45,15 @@ class AsyncioCallbackConnection(CalledBack, AsyncioConnection):
         super().resume_reading()
         if held is not None and not self._closing:
             self._call(lambda connection: self._callbacks.data_received(connection, cast("bytes", held)))
+
+    def start_tls_nowait(self, options: TlsOptions, received: bytes = b"") -> None:
+        self._begin_tls(options, received, self._tls_begun)
+
+    def _tls_begun(self, refused: UpgradeRefused | None) -> None:
+        if refused is not None:
+            self._tls_refused(refused.why)
+        elif not self._closing:
+            self._call(self._callbacks.tls_started)
 
     def _callback_failed(self, error: BaseException) -> None:
         if isinstance(error, KeyboardInterrupt | SystemExit):

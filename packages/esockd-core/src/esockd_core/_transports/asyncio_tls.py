@@ -9,18 +9,17 @@ import asyncio
 import ssl
 from typing import TYPE_CHECKING, Any, cast
 
-from anyio import BrokenResourceError
-
-from esockd_core._connection import TLS_CUT_SHORT
+from esockd_core._connection import TLS_CUT_SHORT, TLS_FAILED
 from esockd_core._peer_certificate import describe_tls
 from esockd_core._tls import TlsEngine
-from esockd_core._upgrade import TLS_CLOSED, TLS_FAILED, UpgradeRefused
+from esockd_core._upgrade import UpgradeRefused, closed_in_handshake
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from esockd_core._peer_certificate import TlsInfo
     from esockd_core._service import Service
+    from esockd_core._tls_options import TlsOptions
     from esockd_core._transports.asyncio import AsyncioConnection
 
 
@@ -28,7 +27,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     """One TLS connection.
 
     Plaintext that arrives while the connection has paused reading is held back: at most what one read of the real
-    transport brought, which is paused too.
+    transport brought, which is paused too. The handshake goes on all the same.
 
     Args:
         real: What carries the ciphertext.
@@ -45,6 +44,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         "_error",
         "_held",
         "_info",
+        "_keeps_much",
         "_on_shaken",
         "_paused",
         "real",
@@ -65,6 +65,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._info: TlsInfo | None = None
         self._error: Exception | None = None
         self._paused = False
+        self._keeps_much = False
         self._eof_told = False
         self._eof_written = False
 
@@ -104,10 +105,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         """The peer finished sending, with TLS or without."""
         engine = self._engine
         if self._on_shaken is not None:
-            if not engine.received_bytes:
-                self._shaken(UpgradeRefused(TLS_CLOSED, "the peer closed without a byte"))
-            else:
-                self._shaken(UpgradeRefused(TLS_FAILED, "the peer closed in the middle of the handshake"))
+            self._shaken(closed_in_handshake(engine, "closed"))
             return False
         if engine.peer_finished:
             return self._connection.state == "open"
@@ -121,12 +119,13 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """The peer took it."""
-        self._connection.resume_writing()
+        if not self._keeps_much:
+            self._connection.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The real transport is closed."""
         if self._on_shaken is not None:
-            self._shaken(UpgradeRefused(TLS_FAILED, f"the connection was lost in the handshake: {exc or 'closed'}"))
+            self._shaken(closed_in_handshake(self._engine, "was lost" if exc is None else f"was lost ({exc})"))
         if self._held is not None:
             held, self._held = self._held, None
             self._connection.data_received(held)
@@ -142,6 +141,11 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         if not self._engine.handshaken:
             return False
         self._shaken(None)
+        if self._keeps_much:
+            self._keeps_much = False
+            self._connection.resume_writing()
+        if self._paused and not self.real.is_closing():
+            self.real.pause_reading()
         return not self.real.is_closing()
 
     def _shaken(self, refused: UpgradeRefused | None) -> None:
@@ -178,10 +182,16 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and send; before the handshake is done, keep it for later."""
         try:
-            self._send(self._engine.write(bytes(data)))
+            ciphertext = self._engine.write(bytes(data))
         except ssl.SSLError as error:
             self._error = self._error or error
             self.real.close()
+            return
+        if ciphertext:
+            self._send(ciphertext)
+        elif not self._keeps_much and self._engine.unwritten_bytes > self.real.get_write_buffer_limits()[1]:
+            self._keeps_much = True
+            self._connection.pause_writing()
 
     def write_eof(self) -> None:
         """Say that no more will be sent, in TLS (close_notify) and in TCP."""
@@ -214,7 +224,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     def pause_reading(self) -> None:
         """Deliver nothing until reading resumes."""
         self._paused = True
-        if not self.real.is_closing():
+        if self._on_shaken is None and not self.real.is_closing():
             self.real.pause_reading()
 
     def resume_reading(self) -> None:
@@ -263,23 +273,38 @@ async def shake_hands(
         raise
 
 
-async def start_tls(
-    connection: AsyncioConnection, real: asyncio.Transport, context: ssl.SSLContext, unread: bytes, service: Service
-) -> None:
-    """Put TLS under a connection that its handler uses already, and wait for the handshake.
+def begin_tls(
+    connection: AsyncioConnection,
+    real: asyncio.Transport,
+    options: TlsOptions,
+    unread: bytes,
+    *,
+    service: Service,
+    on_shaken: Callable[[UpgradeRefused | None], None],
+) -> TlsTransport:
+    """Put TLS under a connection that its handler uses already.
 
-    Raises:
-        BrokenResourceError: It failed, and the connection is closed.
+    Args:
+        connection: What goes on with TLS.
+        real: Its transport.
+        options: How to speak TLS.
+        unread: What came from it already.
+        service: Whose deadline holds for the handshake.
+        on_shaken: Called once, with None after the handshake or with why it failed: then the connection is in the clear
+            again, to be closed.
     """
-    if isinstance(real, TlsTransport):
-        raise RuntimeError("the connection has TLS already")  # noqa: TRY004 (it is no matter of types)
-    service.upgrading.handshakes[connection] = service.loop.time()
-    try:
-        refused = await shake_hands(connection, real, TlsEngine(context), unread)
+
+    def shaken(refused: UpgradeRefused | None) -> None:
         if refused is None:
             service.upgrading.handshake_done(connection, service.loop.time())
-    finally:
-        service.upgrading.handshakes.pop(connection, None)
-    if refused is not None:
-        connection.close_nowait(refused.reason)
-        raise BrokenResourceError(refused.why) from refused
+        else:
+            service.upgrading.handshakes.pop(connection, None)
+            connection.use_transport(real)
+            real.set_protocol(connection)
+        on_shaken(refused)
+
+    layer = TlsTransport(real, connection, TlsEngine(options.context), shaken)
+    service.upgrading.handshakes[connection] = service.loop.time()
+    connection.use_transport(layer)
+    layer.begin(unread)
+    return layer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from esockd_core._tls import TlsEngine
 from esockd_core._transports.asyncio import AsyncioConnection
@@ -92,10 +92,11 @@ class _AsyncioUpgrade(Upgraded, AsyncioConnection):
         service = self._service
         context = self._upgrades().context
         if context is None:
-            self._transport.set_protocol(self)
+            transport = self._transport
+            transport.set_protocol(self)
             self._become_ready()
-            if unread:
-                self.data_received(unread)
+            if unread:  # for another protocol, where connection_made has begun with TLS
+                cast("asyncio.Protocol", transport.get_protocol()).data_received(unread)
             return
         service.upgrading.handshakes[self] = service.loop.time()
         layer = TlsTransport(self._transport, self, TlsEngine(context), self._shaken)

@@ -41,7 +41,7 @@ class CalledBack(Carried):
         self.close_nowait(reason)
 
     async def start_tls(self, options: TlsOptions, received: bytes = b"") -> None:  # noqa: ARG002
-        raise RuntimeError("start_tls() is for coroutine handlers")
+        raise RuntimeError("start_tls() is for coroutine handlers; callbacks use start_tls_nowait()")
 
     async def receive(self, max_bytes: int = READ_BYTES) -> bytes:  # noqa: ARG002
         raise RuntimeError("a callback handler gets its bytes by data_received; receive() is for coroutine handlers")

@@ -11,11 +11,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 import trio
-from anyio import BusyResourceError, EndOfStream, WouldBlock
+from anyio import BrokenResourceError, BusyResourceError, EndOfStream, WouldBlock
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, notify_closing, wait_readable, wait_writable
 
 from esockd_core._carried import YIELD_EVERY, Carried
 from esockd_core._connection import KILLED, NORMAL, READ_BYTES, SHUTDOWN, as_bytes, bad_max_bytes, name_of
+from esockd_core._tls import TlsEngine
+from esockd_core._transports.trio_tls import TlsSocket, shake_hands
+from esockd_core._upgrade import UpgradeRefused
 
 if TYPE_CHECKING:
     from esockd_core._options import PeerName
@@ -32,6 +35,7 @@ class TrioConnection(Carried):
         "_flushed",
         "_flushing",
         "_handler_running",
+        "_kept",
         "_may_be_readable",
         "_nursery",
         "_receiving",
@@ -49,6 +53,7 @@ class TrioConnection(Carried):
         self._task: trio.lowlevel.Task | None = None
         self._sockname: PeerName | None = None  # of a closed socket, which has no name any more
         self._unsent = bytearray()
+        self._kept: bytearray | None = None  # what is sent during a handshake, None when there is none
         self._flushed: trio.Event | None = None
         self._handler_running = False
         self._flushing = False
@@ -114,15 +119,11 @@ class TrioConnection(Carried):
             raise StopAsyncIteration from None
 
     async def receive(self, max_bytes: int = READ_BYTES) -> bytes:
-        if max_bytes < 1:
-            raise bad_max_bytes(max_bytes)
-        if self._receiving:
-            raise BusyResourceError("receiving from")
-        if self._closing:
-            raise self._closed_error()
+        self._check_receivable(max_bytes)
         self._receiving = True
         try:
-            await self._checkpoint()
+            if self._may_be_readable or self._eof:  # otherwise `wait_readable` is a checkpoint
+                await self._checkpoint()
             while True:
                 if self._eof:
                     raise EndOfStream
@@ -149,6 +150,14 @@ class TrioConnection(Carried):
         finally:
             self._receiving = False
 
+    def _check_receivable(self, max_bytes: int) -> None:
+        if max_bytes < 1:
+            raise bad_max_bytes(max_bytes)
+        if self._receiving:
+            raise BusyResourceError("receiving from")
+        if self._closing:
+            raise self._closed_error()
+
     def pause_reading(self) -> None:
         raise RuntimeError("a coroutine handler pauses reading by not calling receive()")
 
@@ -158,25 +167,26 @@ class TrioConnection(Carried):
 
     async def send(self, item: bytes) -> None:
         await self._checkpoint()
-        await self._wait_writable()  # for what a cancelled send left, or another task's
+        if self._is_write_paused():
+            await self._wait_writable()  # for what a cancelled send left, or another task's
         self._write(item)
-        await self._wait_writable()
+        if self._is_write_paused():
+            await self._wait_writable()
 
     async def _wait_writable(self) -> None:
         while self._is_write_paused():
-            if self._flushed is None:
-                self._flushed = trio.Event()
-            await self._flushed.wait()
+            await self._wait_written()
         if self._lost:
             raise self._closed_error()
 
     def _is_write_paused(self) -> bool:
-        return len(self._unsent) > self._service.options.write_buffer_bytes
+        waiting = self._unsent if self._kept is None else self._kept
+        return len(waiting) > self._service.options.write_buffer_bytes
 
     def send_nowait(self, data: bytes) -> None:
         if self._is_write_paused():
             data = as_bytes(data)
-            if len(self._unsent) + len(data) > self._service.options.write_limit_bytes:
+            if self.unsent_bytes() + len(data) > self._service.options.write_limit_bytes:
                 raise WouldBlock
         self._write(data)
 
@@ -188,6 +198,9 @@ class TrioConnection(Carried):
         self._hand_over(data)
 
     def _hand_over(self, data: bytes) -> None:
+        if self._kept is not None:
+            self._kept += data
+            return
         if not self._unsent:
             try:
                 sent = self._socket.send(data)
@@ -235,8 +248,7 @@ class TrioConnection(Carried):
                 with suppress(BlockingIOError):
                     sent = self._socket.send(memoryview(self._unsent)[: READ_BYTES * 4])
                     del self._unsent[:sent]
-                if not self._is_write_paused():
-                    self._wake_senders()
+                self._wake_if_room()
             if self._eof_sent:
                 self._shut_down_writing()
         except OSError as error:
@@ -247,9 +259,18 @@ class TrioConnection(Carried):
             self._wake_senders()
 
     async def _wait_flushed(self) -> None:
+        """Wait until everything is handed over."""
         while self._flushing and not self._lost:
-            self._flushed = self._flushed or trio.Event()
-            await self._flushed.wait()
+            await self._wait_written()
+
+    async def _wait_written(self) -> None:
+        if self._flushed is None:
+            self._flushed = trio.Event()
+        await self._flushed.wait()
+
+    def _wake_if_room(self) -> None:
+        if not self._is_write_paused():
+            self._wake_senders()
 
     def _wake_senders(self) -> None:
         if self._flushed is not None:
@@ -279,19 +300,48 @@ class TrioConnection(Carried):
         return TrioForwarding(self, self._nursery)
 
     async def start_tls(self, options: TlsOptions, received: bytes = b"") -> None:
-        from esockd_core._transports.trio_upgrade import start_tls  # noqa: PLC0415 (most programs never do)
-
-        if self._closing or self._eof_sent:
-            raise self._closed_error()
         if self._receiving:
             raise BusyResourceError("receiving from")
+        self._begin_tls()
+        try:
+            await self._shake(options, received)
+        finally:
+            self._wake_if_room()
+
+    def _begin_tls(self) -> None:
+        if self._closing or self._eof_sent:
+            raise self._closed_error()
+        if self._kept is not None or isinstance(self._socket, TlsSocket):
+            raise RuntimeError("the connection has TLS already")
+        self._kept = bytearray()
         self._receiving = True
+        self._service.upgrading.handshakes[self] = trio.current_time()
+
+    async def _shake(self, options: TlsOptions, received: bytes) -> None:
         try:
             await self._wait_flushed()  # what was sent in the clear
-            self._socket = await start_tls(self, self._socket, options.context, received, self._service)
-            self._may_be_readable = True
+            if self._closing:
+                raise self._closed_error()
+            unread = received + getattr(self._socket, "buffered", b"")
+            engine = TlsEngine(options.context)
+            self._socket = cast("socket.socket", await shake_hands(self._raw_socket(), engine, unread))
+        except UpgradeRefused as refused:
+            self._tls_refused(refused.why)
+            raise BrokenResourceError(refused.why) from refused
+        except trio.ClosedResourceError:
+            raise self._closed_error() from None
+        except trio.Cancelled:
+            self.abort()
+            raise
+        else:
+            self._service.upgrading.handshake_done(self, trio.current_time())
         finally:
+            kept, self._kept = self._kept, None
             self._receiving = False
+            self._service.upgrading.handshakes.pop(self, None)
+        self._may_be_readable = True
+        if kept and not self._closing:
+            self._hand_over(bytes(kept))
 
     # Ending
 
@@ -318,8 +368,7 @@ class TrioConnection(Carried):
                     self._eof = not data
                     self.bytes_in += len(data)
             while self._unsent:
-                self._flushed = self._flushed or trio.Event()
-                await self._flushed.wait()
+                await self._wait_written()
         except (trio.ClosedResourceError, trio.BusyResourceError, OSError):
             pass  # closed meanwhile, by `sweep` or by the peer's reset
         finally:
@@ -355,7 +404,7 @@ class TrioConnection(Carried):
         return name_of(self._socket.getsockname()) if self._sockname is None else self._sockname
 
     def unsent_bytes(self) -> int:
-        return len(self._unsent)
+        return len(self._unsent) + len(self._kept or b"")
 
     def handler_stack(self) -> str:
         if self._task is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 from typing import TYPE_CHECKING, Final
 
+from anyio import BrokenResourceError, ClosedResourceError
 from trio.lowlevel import wait_readable
 
 from esockd_core._connection import RESET
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from esockd_core._handler import CallbackHandler
     from esockd_core._service import Service
+    from esockd_core._tls_options import TlsOptions
 
 READY_BATCH: Final = 256  # sockets one look at the private epoll may report
 
@@ -34,7 +36,9 @@ class CallbackPoller:
         self._connections: dict[int, TrioCallbackConnection] = {}
 
     def add(self, descriptor: int, connection: TrioCallbackConnection) -> None:
-        """Call the connection's `on_readable` whenever its socket is readable."""
+        """Call the connection's `on_readable` whenever its socket is readable; once is enough."""
+        if descriptor in self._connections:
+            return
         if self._epoll is None:
             self._epoll = select.epoll()
             self._nursery.start_soon(self._run, self._epoll)
@@ -120,7 +124,40 @@ class TrioCallbackConnection(CalledBack, TrioConnection):
     def resume_reading(self) -> None:
         if not self._reading and not self._closing and not self._eof:
             self._reading = True
-            self._poller.add(self._socket.fileno(), self)
+            if self._kept is None:  # a handshake reads for itself
+                self._poll()
+
+    def _poll(self) -> None:
+        self._poller.add(self._socket.fileno(), self)
+        if self._has_buffered():
+            self._nursery.start_soon(self._deliver_buffered)  # no poll of the socket will tell of it
+
+    def _has_buffered(self) -> bool:
+        return bool(getattr(self._socket, "buffered", b""))
+
+    async def _deliver_buffered(self) -> None:
+        if self._reading and self._has_buffered():
+            self.on_readable()
+
+    def start_tls_nowait(self, options: TlsOptions, received: bytes = b"") -> None:
+        self._begin_tls()
+        self.pause_reading()
+        self._reading = True  # once it is done
+        self._nursery.start_soon(self._start_tls, options, received)
+
+    async def _start_tls(self, options: TlsOptions, received: bytes) -> None:
+        try:
+            await self._shake(options, received)
+            if not self._closing:
+                self._call(self._callbacks.tls_started)
+            if self._reading:
+                self._poll()
+        except (BrokenResourceError, ClosedResourceError):
+            pass  # `connection_lost` tells
+        except OSError as error:  # no memory for the poller
+            self._break(error)
+        finally:
+            self._wake_if_room()
 
     def _write(self, data: bytes) -> None:
         super()._write(data)

@@ -14,7 +14,7 @@ from trio.lowlevel import wait_writable
 from esockd_core._relay import Relay
 from esockd_core._tls import TlsEngine
 from esockd_core._transports.trio import TrioConnection
-from esockd_core._transports.trio_upgrade import shake_hands
+from esockd_core._transports.trio_tls import shake_hands
 from esockd_core._upgrade import UpgradeRefused
 from esockd_core._upstreams import CLOSED_AT_ONCE, UpstreamRefused, connect_unix
 

@@ -6,13 +6,15 @@ import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from esockd_core._connection import TLS_CUT_SHORT
+from trio.lowlevel import wait_readable, wait_writable
+
+from esockd_core._connection import TLS_CUT_SHORT, TLS_FAILED
 from esockd_core._peer_certificate import describe_tls
-from esockd_core._tls import MAX_RECORD_BYTES
+from esockd_core._tls import MAX_RECORD_BYTES, TlsEngine
+from esockd_core._upgrade import UpgradeRefused, closed_in_handshake
 
 if TYPE_CHECKING:
     from esockd_core._peer_certificate import TlsInfo
-    from esockd_core._tls import TlsEngine
 
 # With the record that the last read left unfinished this makes at most 64 KiB of plaintext: one read takes it all, and
 # nothing stays behind that no poll of the socket would tell of.
@@ -30,6 +32,7 @@ class Prefixed:
 
     def __init__(self, raw: socket.socket, prefix: bytes) -> None:
         self.raw = raw
+        self.fileno = raw.fileno  # asked for at every wait
         self.buffered = prefix
 
     def __getattr__(self, name: str) -> Any:
@@ -59,7 +62,7 @@ class TlsSocket(Prefixed):
         super().__init__(raw, plaintext)
         self._engine = engine
         self._unsent = b""  # ciphertext
-        self._is_last_byte_sealed = False
+        self._sealed_bytes = 0  # 1 where all is encrypted and some of it not sent
         self._info: TlsInfo | None = None
         self._look_at_end()
 
@@ -79,7 +82,8 @@ class TlsSocket(Prefixed):
             ssl.SSLError: What came is no TLS of this connection.
         """
         engine = self._engine
-        while not self.buffered:
+        plaintext = self.buffered
+        while not plaintext:
             if engine.peer_finished:
                 return b""
             if engine.error is not None:
@@ -89,12 +93,17 @@ class TlsSocket(Prefixed):
                 if engine.finished:
                     return b""  # it need not answer our own farewell
                 raise ConnectionAbortedError(TLS_CUT_SHORT)
-            self.buffered = engine.feed(data)
+            plaintext = engine.feed(data)
             self._look_at_end()
             if engine.outgoing.pending:
                 self._unsent += engine.take()
-                self._flush()
-        return self._take(max_bytes)
+                with suppress(OSError):  # the next read or write tells
+                    self._flush()
+        if len(plaintext) <= max_bytes:
+            self.buffered = b""
+            return plaintext
+        self.buffered = plaintext[max_bytes:]
+        return plaintext[:max_bytes]
 
     def _look_at_end(self) -> None:
         # The end that came behind plaintext has left the kernel with it: make polls tell of it all the same.
@@ -111,21 +120,16 @@ class TlsSocket(Prefixed):
         Raises:
             BlockingIOError: The kernel has no room, and nothing more was taken.
         """
-        if not self._flush():
+        if self._unsent and not self._flush():
             raise BlockingIOError
-        taken = 0
-        if self._is_last_byte_sealed:
-            self._is_last_byte_sealed = False
-            taken = 1
-        piece = bytes(data[taken : taken + WRITE_BYTES])
+        sealed, self._sealed_bytes = self._sealed_bytes, 0
+        piece = bytes(data[sealed : sealed + WRITE_BYTES])
         if not piece:
-            return taken
+            return sealed
         self._unsent = self._engine.write(piece)
-        taken += len(piece)
         if not self._flush():
-            self._is_last_byte_sealed = True
-            taken -= 1
-        return taken
+            self._sealed_bytes = 1
+        return sealed + len(piece) - self._sealed_bytes
 
     def shutdown(self, how: int) -> None:
         """Say in TLS and in TCP that nothing more will be sent.
@@ -134,16 +138,54 @@ class TlsSocket(Prefixed):
             BlockingIOError: The kernel has no room for it: try again.
         """
         self._unsent += self._engine.finish()
-        if not self._flush():
+        if self._unsent and not self._flush():
             raise BlockingIOError
         self.raw.shutdown(how)
 
     def _flush(self) -> bool:
         """Hand over ciphertext; say whether all is gone."""
-        if self._unsent:
-            try:
-                sent = self.raw.send(self._unsent)
-            except BlockingIOError:
-                return False
-            self._unsent = self._unsent[sent:]
+        unsent = self._unsent
+        try:
+            sent = self.raw.send(unsent)
+        except BlockingIOError:
+            return False
+        self._unsent = b"" if sent == len(unsent) else unsent[sent:]
         return not self._unsent
+
+
+async def shake_hands(raw: socket.socket, engine: TlsEngine, received: bytes) -> TlsSocket:
+    """Do the handshake.
+
+    Args:
+        raw: The connection's socket.
+        engine: A fresh one.
+        received: What came from the socket already.
+
+    Raises:
+        UpgradeRefused: It failed.
+        trio.ClosedResourceError: This end was closed meanwhile.
+    """
+    plaintext = engine.feed(received) if received else b""
+    while True:
+        unsent = memoryview(engine.take())
+        while unsent:
+            try:
+                unsent = unsent[raw.send(unsent) :]
+            except BlockingIOError:
+                await wait_writable(raw)
+            except OSError as error:
+                raise closed_in_handshake(engine, f"was lost ({error})") from error
+        if engine.error is not None:
+            raise UpgradeRefused(TLS_FAILED, f"TLS handshake: {engine.why_failed()}")
+        if engine.handshaken:
+            return TlsSocket(raw, engine, plaintext)
+        await wait_readable(raw)
+        try:
+            data = raw.recv(READ_BYTES)
+        except BlockingIOError:
+            continue
+        except OSError as error:
+            raise closed_in_handshake(engine, f"was lost ({error})") from error
+        if not data:
+            raise closed_in_handshake(engine, "closed")
+        plaintext = engine.feed(data)

@@ -7,62 +7,22 @@ import socket
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import trio
-from anyio import BrokenResourceError
-from trio.lowlevel import wait_readable, wait_writable
+from trio.lowlevel import wait_readable
 
 from esockd_core._connection import HANDLER_ERROR, RESET
 from esockd_core._tls import TlsEngine
 from esockd_core._transports.trio import TrioConnection
 from esockd_core._transports.trio_callbacks import TrioCallbackConnection
-from esockd_core._transports.trio_tls import READ_BYTES, Prefixed, TlsSocket
-from esockd_core._upgrade import TLS_CLOSED, TLS_FAILED, HeaderPhase, Upgraded, UpgradeRefused
+from esockd_core._transports.trio_tls import Prefixed, shake_hands
+from esockd_core._upgrade import HeaderPhase, Upgraded, UpgradeRefused
 
 if TYPE_CHECKING:
-    import ssl
-
     from esockd_core._service import Service
     from esockd_core._transports.trio_callbacks import CallbackPoller
 
 logger = logging.getLogger("esockd_core")
 
 PEEK_BYTES: Final = 4_096  # most headers have less than 600 (PP 2.2)
-
-
-async def shake_hands(raw: socket.socket, engine: TlsEngine, received: bytes) -> TlsSocket:
-    """Do the handshake.
-
-    Args:
-        raw: The connection's socket.
-        engine: A fresh one.
-        received: What came from the socket already.
-
-    Raises:
-        UpgradeRefused: It failed.
-        OSError: The socket failed.
-    """
-    plaintext = engine.feed(received) if received else b""
-    while True:
-        unsent = memoryview(engine.take())
-        while unsent:
-            try:
-                unsent = unsent[raw.send(unsent) :]
-            except BlockingIOError:
-                await wait_writable(raw)
-        if engine.error is not None:
-            raise UpgradeRefused(TLS_FAILED, f"TLS handshake: {engine.why_failed()}")
-        if engine.handshaken:
-            return TlsSocket(raw, engine, plaintext)
-        await wait_readable(raw)
-        try:
-            data = raw.recv(READ_BYTES)
-        except BlockingIOError:
-            continue
-        if data:
-            plaintext = engine.feed(data)
-        elif engine.received_bytes:
-            raise UpgradeRefused(TLS_FAILED, "the peer closed in the middle of the handshake")
-        else:
-            raise UpgradeRefused(TLS_CLOSED, "the peer closed without a byte")
 
 
 class _TrioUpgrade(Upgraded, TrioConnection):
@@ -78,18 +38,23 @@ class _TrioUpgrade(Upgraded, TrioConnection):
         self._waiting_scope = None
 
     def _start(self) -> None:
+        # Now, not when the task has its first turn: the next client is judged before that.
+        upgrading = self._service.upgrading
+        waiting = upgrading.handshakes if self._upgrades().policy is None else upgrading.headers
+        waiting[self] = trio.current_time()
         self._nursery.start_soon(self._upgrade)
 
     async def _upgrade(self) -> None:
+        if self._lost:  # before this task's first turn
+            return
         upgrades = self._upgrades()
         try:
             unread = b"" if upgrades.policy is None else await self._take_header(HeaderPhase(upgrades.policy))
             self._judge_source()
             if upgrades.context is not None:
-                self._service.upgrading.handshakes[self] = trio.current_time()
-                self._socket = cast(
-                    "socket.socket", await shake_hands(self._socket, TlsEngine(upgrades.context), unread)
-                )
+                self._service.upgrading.handshakes.setdefault(self, trio.current_time())
+                engine = TlsEngine(upgrades.context)
+                self._socket = cast("socket.socket", await shake_hands(self._socket, engine, unread))
                 self._service.upgrading.handshake_done(self, trio.current_time())
             elif unread:
                 self._socket = cast("socket.socket", Prefixed(self._socket, unread))
@@ -99,7 +64,7 @@ class _TrioUpgrade(Upgraded, TrioConnection):
             self._note_loss()
             if not self._lost:
                 self._error = error
-                self.abort(TLS_FAILED if self._phase is None else RESET)
+                self.abort(RESET)
         except Exception:
             logger.exception("listener %s: an upgrade failed", self._service.name)
             self.abort(HANDLER_ERROR)
@@ -112,7 +77,7 @@ class _TrioUpgrade(Upgraded, TrioConnection):
     async def _take_header(self, phase: HeaderPhase) -> bytes:
         """Read the header, and leave what follows it in the kernel; give what had to be taken out all the same."""
         self._phase = phase
-        self._service.upgrading.headers[self] = trio.current_time()
+        self._service.upgrading.headers.setdefault(self, trio.current_time())
         with trio.CancelScope() as self._waiting_scope:
             while True:
                 await wait_readable(self._socket)
@@ -162,15 +127,6 @@ class TrioCallbackUpgraded(_TrioUpgrade, TrioCallbackConnection):
 
     __slots__ = (*Upgraded.UPGRADE_SLOTS, "_waiting_scope")
 
-    def resume_reading(self) -> None:
-        super().resume_reading()
-        if self._reading and isinstance(self._socket, Prefixed) and self._socket.buffered:
-            self._nursery.start_soon(self._deliver_buffered)  # no poll of the socket will tell of it
-
-    async def _deliver_buffered(self) -> None:
-        if self._reading and isinstance(self._socket, Prefixed) and self._socket.buffered:
-            self.on_readable()
-
 
 def make_upgraded(
     service: Service, nursery: trio.Nursery, accepted: socket.socket, poller: CallbackPoller
@@ -179,32 +135,3 @@ def make_upgraded(
     if service.callbacks is not None:
         return TrioCallbackUpgraded(service, nursery, accepted, poller, service.callbacks)
     return TrioUpgraded(service, nursery, accepted)
-
-
-async def start_tls(
-    connection: TrioConnection, raw: socket.socket, context: ssl.SSLContext, received: bytes, service: Service
-) -> socket.socket:
-    """Put TLS under a connection that its handler uses already.
-
-    Raises:
-        BrokenResourceError: The handshake failed, and the connection is closed.
-    """
-    if isinstance(raw, TlsSocket):
-        raise RuntimeError("the connection has TLS already")  # noqa: TRY004 (it is no matter of types)
-    service.upgrading.handshakes[connection] = trio.current_time()
-    try:
-        secured = cast("socket.socket", await shake_hands(raw, TlsEngine(context), received))
-        service.upgrading.handshake_done(connection, trio.current_time())
-    except UpgradeRefused as refused:
-        connection.close_nowait(refused.reason)
-        raise BrokenResourceError(refused.why) from refused
-    except (trio.ClosedResourceError, OSError) as error:
-        connection.abort(TLS_FAILED)
-        raise BrokenResourceError(f"the connection was lost in the handshake: {error}") from error
-    except BaseException:
-        connection.abort()
-        raise
-    else:
-        return secured
-    finally:
-        service.upgrading.handshakes.pop(connection, None)
