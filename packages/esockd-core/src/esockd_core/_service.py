@@ -40,8 +40,8 @@ class Service:
 
     __slots__ = (
         "_changed",
-        "_samples_left",
         "_closing_swept_at",
+        "_samples_left",
         "_starting",
         "_starting_since",
         "admission",
