@@ -148,7 +148,7 @@ class Service:
 
         Two calls of the loop for a whole batch of accepts: the first comes behind the first handler, the second behind
         all of them. So the delay noted for each is that of the last, and the look at the sockets that came after it.
-        Where many come these two calls would be felt: then so many batches are measured between two sweeps, and no more.
+        Where many come these two calls would be felt: only so many batches are measured between two sweeps.
         """
         if not self._starting:
             if not self._samples_left:

@@ -71,7 +71,7 @@ class Stats:
         loop_lag_s: How late the event loop last woke the listener, in seconds.
         loop_lags: Every such lateness.
         accept_delays: From a connection's admission, or the end of its upgrades, until its handler ran. Callback
-            handlers are called at once and not counted; on asyncio and uvloop more than about 170 a second are a sample.
+            handlers are called at once and not counted; of very many, on asyncio and uvloop, it is a sample.
         handshakes: Every TLS handshake that succeeded.
     """
 
