@@ -59,11 +59,12 @@ async def test_a_client_without_an_upstream_is_closed_and_the_log_says_why(caplo
 
 
 async def test_a_listener_does_not_forward_to_itself(caplog: pytest.LogCaptureFixture) -> None:
-    port = reserved_port()
-    async with forwarding(ForwardHandler(("127.0.0.1", port)), f"*:{port}") as listener:
-        assert await ask(listener) == b""
-        await until(lambda: not listener.connections)
-        assert listener.stats().shutdown_counts == {"upstream_failed": 1}
+    with socket.create_server(("0.0.0.0", 0)) as everywhere:  # of a test, on any address of this machine
+        port = everywhere.getsockname()[1]
+        async with forwarding(ForwardHandler(("127.0.0.1", port)), everywhere) as listener:
+            assert await ask(listener) == b""
+            await until(lambda: not listener.connections)
+            assert listener.stats().shutdown_counts == {"upstream_failed": 1}
     assert caplog.messages == [f"listener gateway: upstream 127.0.0.1:{port} failed: it is this listener itself"]
 
 
