@@ -47,6 +47,8 @@ def cpu_us_per_operation(case: Case, shares: CpuShares, options: argparse.Namesp
     """CPU time of a freshly started server over one measured part, in microseconds per operation."""
     amount = ["--operations", str(options.operations)] if options.operations else ["--seconds", str(options.seconds)]
     words = ["--connections", str(options.connections), "--size", str(options.size), *amount]
+    if shares.apart:
+        words.append("--spin")
     timeout_s = options.seconds + STEP_TIMEOUT_S
     with (
         serving(case.name, case.command, shares.server) as (server, port),

@@ -56,7 +56,7 @@ static struct {
     struct sockaddr_in server;
     uint32_t connections, size, sources, rate;
     uint64_t operations, warmup, duration, timeout;
-    bool step, reset;
+    bool step, reset, spin;
 } options = {.connections = 64, .size = 64, .sources = 64, .warmup = 1000, .timeout = 10 * SECOND};
 
 /* What is reported. */
@@ -406,7 +406,8 @@ static void run(void)
             begin_due(now);
         if (!active && (!paced || due <= now)) /* all done, or nobody left to begin on */
             return;
-        int n = epoll_wait(epoll_fd, events, BATCH, paced ? 1 : (int)(options.timeout / 1000000));
+        int patience = options.spin ? 0 : paced ? 1 : (int)(options.timeout / 1000000);
+        int n = epoll_wait(epoll_fd, events, BATCH, patience);
         if (n < 0 && errno != EINTR)
             die(1, "epoll_wait: %s", strerror(errno));
         now = now_ns();
@@ -504,7 +505,8 @@ static const char usage[] =
     "  --sources K       source addresses from 127.0.0.1 on, 1 leaves the choice to the kernel (64)\n"
     "  --timeout T       seconds without any progress after which what is missing is lost (10)\n"
     "  --step            stop at \"ready\" and \"measured\" until stdin gives a line or ends\n"
-    "  --reset           connect only: close with a reset\n";
+    "  --reset           connect only: close with a reset\n"
+    "  --spin            never sleep, so that the server pays for no wake-up; only with a CPU to itself\n";
 
 static double number(const char *name, const char *text, double least, double most)
 {
@@ -521,7 +523,7 @@ static const char *parse(int argc, char **argv)
     static const struct option names[] = {
         {"host", 1, 0, 'h'},    {"port", 1, 0, 'p'},    {"connections", 1, 0, 'c'}, {"size", 1, 0, 's'},  {"operations", 1, 0, 'n'},
         {"seconds", 1, 0, 't'}, {"warmup", 1, 0, 'w'},  {"rate", 1, 0, 'r'},        {"sources", 1, 0, 'k'}, {"timeout", 1, 0, 'o'},
-        {"step", 0, 0, 'x'},    {"reset", 0, 0, 'z'},   {0, 0, 0, 0}};
+        {"step", 0, 0, 'x'},    {"reset", 0, 0, 'z'},   {"spin", 0, 0, 'y'},       {0, 0, 0, 0}};
     const char *host = "127.0.0.1";
     uint32_t mode = 0;
     int letter, index = 0;
@@ -547,6 +549,7 @@ static const char *parse(int argc, char **argv)
         case 'o': options.timeout = (uint64_t)(number(name, optarg, 0.001, 3600) * SECOND); break;
         case 'x': options.step = true; break;
         case 'z': options.reset = true; break;
+        case 'y': options.spin = true; break;
         default: die(2, "%s", usage);
         }
     }
