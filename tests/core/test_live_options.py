@@ -514,3 +514,35 @@ async def test_changes_under_load_lose_no_connection(handler: Handler) -> None:
     stats = listener.stats()
     assert stats.refused == 0
     assert stats.accepted == sum(stats.shutdown_counts.values())
+
+
+async def test_a_change_of_options_lets_no_source_past_its_limit() -> None:
+    """Whoever waits for its header is counted for its client, and not for the proxy, whatever changes meanwhile."""
+    options: dict[str, Any] = {"proxy_protocol": True, "max_connections_per_source": 1}
+    with anyio.fail_after(20):
+        async with (
+            open_listener("echo", "127.0.0.1:0", echo, **options) as listener,
+            await connect(listener) as first,
+            await connect(listener) as second,
+        ):
+            await until(lambda: listener.stats().upgrading == 2)
+            await listener.set_options(max_connections=500)
+            assert await ask(first, HEADER + b"hello") == b"hello"
+            await second.send(HEADER + b"hello")
+            assert await is_refused(second)
+            assert listener._admission.open_by_source == {"192.0.2.7": 1}
+        assert listener._admission.open_by_source == {}
+
+
+async def test_who_waits_for_its_header_is_judged_though_headers_are_switched_off() -> None:
+    rules = ["deny 192.0.2.7"]
+    with anyio.fail_after(20):
+        async with (
+            open_listener("echo", "127.0.0.1:0", echo, proxy_protocol=True, access_rules=rules) as listener,
+            await connect(listener) as client,
+        ):
+            await until(lambda: listener.stats().upgrading == 1)
+            await listener.set_options(proxy_protocol=False)
+            await client.send(HEADER + b"hello")
+            assert await is_refused(client)
+            await until(lambda: listener.stats().shutdown_counts == {"source_forbidden": 1})

@@ -113,7 +113,7 @@ class Admission:
         self._has_load_checks = (self.max_loop_lag_s, self.load_hook, self.max_in_upgrade) != (None, None, None)
         self._peer_access: Allows = self.access
         self.trusted: AccessList | None = None
-        self.judges_peer, self.judges_source = True, False
+        self.judges_peer = self.judges_source = True
         if options.proxy_policy() is not None:
             self.trusted = options.trusted_list()
             self.judges_peer = options.access_rules_on != "source"
@@ -124,7 +124,7 @@ class Admission:
         self._has_source_limits = has_limits and self.trusted is None
         if self.max_per_source is not None:
             for connection in connections:
-                if connection.counted_source is None:
+                if connection.counted_source is None and not connection.awaits_source:
                     self._count_source(connection, source_key(host_of(connection.peername)))
 
     def _adjust_buckets(self, old: ListenerOptions) -> None:
@@ -179,11 +179,11 @@ class Admission:
     def admit_source(self, connection: Upgraded) -> None:
         """Judge who a PROXY header names, or the socket's peer where it names nobody.
 
+        By what holds now: headers may have been switched off while this one was waited for.
+
         Raises:
             UpgradeRefused: The client is not to be served.
         """
-        if self.trusted is None:
-            return  # the peer was judged already, and there is nobody else
         host = host_of(connection.peername)
         self.counters.sources.count(host)
         if self.judges_source and not self.access.allows(host):

@@ -262,6 +262,11 @@ class Carried(StreamConnection):
         return self._reason
 
     @property
+    def awaits_source(self) -> bool:
+        """Whether a PROXY header is still to name its client, who is judged then."""
+        return False
+
+    @property
     def is_upgrading(self) -> bool:
         """Whether no handler has seen it yet: a PROXY header or a TLS handshake comes first."""
         return False

@@ -212,6 +212,11 @@ class Upgraded(Carried):
         self._phase = self._header = self._source = self._upstream_tls = None
 
     @property
+    def awaits_source(self) -> bool:
+        """Whether a PROXY header is still to name its client."""
+        return self._phase is not None
+
+    @property
     def is_upgrading(self) -> bool:
         """Whether no handler has seen it yet."""
         return self.id != 0 and not self._is_ready
@@ -250,7 +255,9 @@ class Upgraded(Carried):
         Raises:
             UpgradeRefused: The rules or the limits for one source are against it, or the header is malformed.
         """
-        self._header = header = None if self._phase is None else self._phase.header
+        if self._phase is None:
+            return  # the peer was judged at accept, and there is nobody else
+        self._header = header = self._phase.header
         self._phase = None
         if header is not None and header.source is not None:
             self._source = name_of_endpoint(header.source)

@@ -39,21 +39,23 @@ class _TrioUpgrade(Upgraded, TrioConnection):
 
     def _start(self) -> None:
         # Now, not when the task has its first turn: the next client is judged before that.
-        upgrading = self._service.upgrading
-        waiting = upgrading.handshakes if self._upgrades().policy is None else upgrading.headers
+        upgrading, policy = self._service.upgrading, self._upgrades().policy
+        waiting = upgrading.handshakes if policy is None else upgrading.headers
         waiting[self] = trio.current_time()
+        if policy is not None:
+            self._phase = HeaderPhase(policy)
         self._nursery.start_soon(self._upgrade)
 
     async def _upgrade(self) -> None:
         if self._lost:  # before this task's first turn
             return
-        upgrades = self._upgrades()
         try:
-            unread = b"" if upgrades.policy is None else await self._take_header(HeaderPhase(upgrades.policy))
+            unread = b"" if self._phase is None else await self._take_header(self._phase)
             self._judge_source()
-            if upgrades.context is not None:
+            context = self._upgrades().context
+            if context is not None:
                 self._service.upgrading.handshakes.setdefault(self, trio.current_time())
-                engine = TlsEngine(upgrades.context)
+                engine = TlsEngine(context)
                 self._socket = cast("socket.socket", await shake_hands(self._socket, engine, unread))
                 self._service.upgrading.handshake_done(self, trio.current_time())
             elif unread:
@@ -76,8 +78,6 @@ class _TrioUpgrade(Upgraded, TrioConnection):
 
     async def _take_header(self, phase: HeaderPhase) -> bytes:
         """Read the header, and leave what follows it in the kernel; give what had to be taken out all the same."""
-        self._phase = phase
-        self._service.upgrading.headers.setdefault(self, trio.current_time())
         with trio.CancelScope() as self._waiting_scope:
             while True:
                 await wait_readable(self._socket)
