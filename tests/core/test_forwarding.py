@@ -522,3 +522,19 @@ async def test_a_deadline_around_the_handler_ends_both_sides() -> None:
                         await client.receive()
                 await until(lambda: not listener.connections)
                 assert not listener._service.upstreams
+
+
+async def test_a_client_that_is_killed_in_the_midst_of_its_answer_sees_no_end_of_file() -> None:
+    async def begin(stream: SocketStream) -> None:
+        await stream.send(b"partial")
+        await anyio.sleep_forever()
+
+    async with (
+        upstream(begin) as port,
+        forwarding(ForwardHandler(port)) as listener,
+        connected(listener) as client,
+    ):
+        assert await client.receive() == b"partial"
+        assert await listener.kill_connections("all") == 1
+        with pytest.raises(anyio.BrokenResourceError):
+            await client.receive()

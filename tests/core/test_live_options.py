@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 import trustme
+from anyio.lowlevel import checkpoint
 from anyio.streams.tls import TLSAttribute, TLSStream
 from tests.core.conftest import echo, until
 
@@ -546,3 +547,38 @@ async def test_who_waits_for_its_header_is_judged_though_headers_are_switched_of
             await client.send(HEADER + b"hello")
             assert await is_refused(client)
             await until(lambda: listener.stats().shutdown_counts == {"source_forbidden": 1})
+
+
+async def test_a_cancelled_change_leaves_a_listener_that_accepts() -> None:
+    with anyio.fail_after(20):
+        async with open_listener("echo", "127.0.0.1:0", echo) as listener:
+            for tries in range(12):
+                with anyio.CancelScope() as scope:
+                    async with anyio.create_task_group() as group:
+                        group.start_soon(_reopen, listener)
+                        for _ in range(tries):
+                            await checkpoint()
+                        scope.cancel()
+                if listener.addresses:
+                    assert listener.state == "running"
+                    async with await connect(listener) as client:
+                        assert await ask(client) == b"hello"
+                else:
+                    await listener.reopen()
+                    await listener.resume()
+
+
+async def _reopen(listener: Listener) -> None:
+    await listener.set_options(reopen=True, tcp={"reuse_port": not listener.options.tcp.reuse_port})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"access_rules": None}, {"access_rules": 5}, {"limiter": object()}, {"load_hook": 5}, {"acceptors": "x"}],
+)
+async def test_a_value_of_another_kind_is_an_invalid_option(changes: dict[str, Any]) -> None:
+    async with open_listener("echo", "127.0.0.1:0", echo) as listener:
+        with pytest.raises(InvalidOption, match=next(iter(changes))):
+            await listener.set_options(**changes)
+        with pytest.raises(InvalidOption, match="trusted"):
+            await listener.set_options(proxy_protocol=True, trusted=5)

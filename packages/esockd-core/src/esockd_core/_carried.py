@@ -175,6 +175,12 @@ class Carried(StreamConnection):
             self._error = ConnectionAbortedError(f"aborted by the listener: {reason}")
         self.abort_socket()
 
+    def cut(self, reason: str) -> None:
+        """Abort, and have the peer see a reset: what it has may not be all there was."""
+        if not self._closing:
+            self._reset_at_close()
+        self.abort(reason)
+
     def reset(self, reason: str = NORMAL) -> None:
         """Close at once, throwing away what was not sent, and have the peer see a reset: this was no orderly end."""
         if reason != NORMAL:
@@ -193,7 +199,7 @@ class Carried(StreamConnection):
 
     def kill(self) -> None:
         """Close the socket at once and cancel the handler, because somebody said so."""
-        self.abort(KILLED)
+        self.cut(KILLED)
         self.cancel_handler(KILLED)
 
     def cancel_handler(self, reason: str) -> None:

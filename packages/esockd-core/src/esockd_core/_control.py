@@ -134,7 +134,9 @@ class ListenerControl(Protocol):
         ...
 
     async def deny(self, network: str) -> None:
-        """Keep clients of a network, or "all", out: a rule before all others. Open connections stay; see `kill`.
+        """Keep clients of a network, or "all", out: a rule before all others.
+
+        Open connections stay; see `kill_connections`.
 
         Raises:
             esockd_cidr.InvalidRule: It is no network.
@@ -198,7 +200,7 @@ class ListenerControl(Protocol):
         ...
 
     async def kill_connections(self, network: str) -> int:
-        """Do that to every connection of a client within a network, or of "all", and say how many there were.
+        """Close every connection of a client within a network, or of "all", as `kill_connection` does; say how many.
 
         Raises:
             InvalidOption: It is no network.

@@ -130,7 +130,7 @@ class ForwardHandler:
                 places = await upstream.find_places()
         failure: Exception = OSError("its name has no address")
         for position, place in enumerate(places):
-            share_s = (deadline - time.monotonic()) / (len(places) - position)
+            share_s = max(0.0, deadline - time.monotonic()) / (len(places) - position)
             if name_of(place[1]) == client.sockname:
                 failure = UpstreamRefused("it is this listener itself")  # a typing error would go round for ever
                 continue

@@ -227,10 +227,13 @@ class Listener(Inspected):
         if fresh is None and address.port == 0:
             place = replace(address, port=self.port or 0)
         was_running, self._state = self._state == "running", "suspended"
-        await self._intake.replace(place, fresh)
-        self.address = address
-        if was_running:
-            self._accept()
+        try:
+            await self._intake.replace(place, fresh)
+            self.address = address
+        finally:
+            # Cancelled before the old sockets were closed, it goes on with them.
+            if was_running and self._intake.is_open:
+                self._accept()
 
     def _require_open(self) -> None:
         if self._state not in ("running", "suspended"):

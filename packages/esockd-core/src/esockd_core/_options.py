@@ -42,7 +42,7 @@ class ListenerOptions:
         max_connections_per_source: The same for one source: an IPv4 address, or an IPv6 /64. None for no bound.
         max_conn_rate: Connections a second, as `"500/s"`, `"500/s burst 1000"`, a number or a `Rate`; None is no bound.
         max_conn_rate_per_source: The same for one source.
-        limiter: The program's own limiter, asked after `max_conn_rate`'s place in the order; excludes `max_conn_rate`.
+        limiter: The program's own limiter, asked at `max_conn_rate`'s place in the order; excludes `max_conn_rate`.
         access_rules: Ordered rules for the peer's address; first match wins and no match allows.
         max_loop_lag: Seconds the event loop may be late before new connections are refused; None for no bound.
         load_hook: The program's own answer whether it has room for one more connection.
@@ -124,9 +124,7 @@ class ListenerOptions:
             raise InvalidOption(f'refuse_with is {self.refuse_with!r}; it is "fin", "rst" or bytes to send.')
         if self.limiter is not None and self.max_conn_rate is not None:
             raise InvalidOption("limiter and max_conn_rate are both given: give the one that is to decide.")
-        for name, judge in (("load_hook", self.load_hook), ("limiter", getattr(self.limiter, "try_acquire", None))):
-            if iscoroutinefunction(judge):  # its answer, a coroutine, would count as a yes to everybody
-                raise InvalidOption(f"{name} is a coroutine function; admission cannot wait: give a plain function.")
+        self._check_judges()
         if not isinstance(self.tcp, TcpOptions):
             raise InvalidOption(f"tcp is {self.tcp!r}; it takes a TcpOptions.")
         self.connection_limiter()
@@ -134,11 +132,20 @@ class ListenerOptions:
         self._keep_rules()
         self._check_upgrades()
 
+    def _check_judges(self) -> None:
+        if self.load_hook is not None and not callable(self.load_hook):
+            raise InvalidOption(f"load_hook is {self.load_hook!r}; it takes a function of the peer's name.")
+        if self.limiter is not None and not callable(getattr(self.limiter, "try_acquire", None)):
+            raise InvalidOption(f"limiter is {self.limiter!r}; it takes an object like esockd_ratelimit.TokenBucket.")
+        for name, judge in (("load_hook", self.load_hook), ("limiter", getattr(self.limiter, "try_acquire", None))):
+            if iscoroutinefunction(judge):  # its answer, a coroutine, would count as a yes to everybody
+                raise InvalidOption(f"{name} is a coroutine function; admission cannot wait: give a plain function.")
+
     def _keep_rules(self) -> None:
         """Read the rules once: an iterator would be empty for who reads it next, and no rules allow everybody."""
         if not isinstance(self.access_rules, AccessList):
             object.__setattr__(self, "access_rules", self.access_list().rules)
-        if self.trusted is not None and not isinstance(self.trusted, AccessList | str):
+        if isinstance(self.trusted, Iterable) and not isinstance(self.trusted, AccessList | str):
             object.__setattr__(self, "trusted", tuple(self.trusted))
 
     def _check_upgrades(self) -> None:
@@ -179,7 +186,7 @@ class ListenerOptions:
             raise InvalidOption(f'trusted is {self.trusted!r}; it takes several networks, such as ["10.0.0.0/8"].')
         try:
             return AccessList([("allow", network) for network in self.trusted], "deny")
-        except CidrError as error:
+        except (CidrError, TypeError) as error:
             raise InvalidOption(f"trusted: {error}") from error
 
     def handshake_room(self) -> int | None:
@@ -194,7 +201,7 @@ class ListenerOptions:
             if isinstance(self.access_rules, AccessList):
                 return AccessList(self.access_rules.rules, self.access_rules.default)
             return AccessList(self.access_rules)
-        except CidrError as error:
+        except (CidrError, TypeError) as error:
             raise InvalidOption(f"access_rules: {error}") from error
 
     def connection_limiter(self) -> Limiter | None:
