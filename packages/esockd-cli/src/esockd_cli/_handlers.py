@@ -49,7 +49,7 @@ def find_handler(text: str, app_dir: Path) -> tuple[str, Handler]:
     if kind == "static" and colon:
         return kind, handlers.StaticHandler(parse_content("static", rest))
     if not colon:
-        near = get_close_matches(text, [*BUILT_IN, "static"], n=1)
+        near = get_close_matches(text, [*BUILT_IN, "forward", "static"], n=1)
         hint = f'Did you mean "{near[0]}"?' if near else f"Handlers are {FORMS}."
         raise UsageError(f'unknown handler "{text}".', code="unknown_handler", hint=hint)
     return rest.rpartition(".")[2], _as_handler(text, _import_attribute(text, kind, rest, app_dir))

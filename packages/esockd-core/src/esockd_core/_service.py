@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SWEEP_CHUNK = 1_000  # connections looked at before the event loop gets its turn
 SAMPLES_PER_SWEEP = 16  # batches of accepted connections whose accept delay is measured
-CLOSING_CHUNK = 256  # likewise, of those that cost a system call each
+CLOSING_CHUNK = 256  # the same of closing ones, which cost a system call each
 
 next_id = count(1).__next__
 
@@ -97,7 +97,7 @@ class Service:
         # A timer for each connection would cost more than the connection: `sweep` looks through these instead.
         self.blocked: dict[Carried, tuple[int, float]] = {}  # bytes unsent when last seen to change, and when
         self.farewells: set[Carried] = set()  # refused sockets that are still being told why
-        self.closing: dict[Carried, tuple[int, float]] = {}  # likewise, and bytes in the kernel
+        self.closing: dict[Carried, tuple[int, float]] = {}  # as `blocked`, with bytes in the kernel
         self.upstreams: set[Carried] = set()  # what handlers forward to
         self.upgrades: Upgrades | None = None
         self.upgrading = admission.upgrading
