@@ -1,50 +1,56 @@
-# Every task of this repository. Each target sets up what it needs by itself; nothing has to be active or installed
-# beside Python 3.11 or newer, pip and make.
+# Every task of this repository. Each target sets up what it needs; nothing has to be active or installed but Python 3.11
+# or newer, pip and make.
 
-PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
-	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+# The first tested CPython that works, or else any newer one; tools/venv.py says so if it is untested.
+TESTED := $(shell sed -n 's/.*Python :: \(3\.[0-9]*\)".*/\1/p' packages/esockd-core/pyproject.toml)
+ANY := $(shell IFS=:; for d in $$PATH; do ls "$$d" 2>/dev/null; done | grep -x 'python3\.[0-9]*' | sort -u)
+PYTHON := $(shell for p in $(TESTED:%=python%) python3 python $(ANY); do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 ifeq ($(PYTHON),)
-$(error No working Python 3.11, 3.12 or 3.13 on PATH)
+$(error No working Python 3.11 or newer on PATH)
 endif
 BIN := .venv/bin
 PACKAGES := cidr proxyproto ratelimit core cli
-# Four test processes: the tests wait for peers and clocks more than they work. ARGS="-n0" runs them in one.
+# Four test processes: some tests wait for peers and clocks, others compute. ARGS="-n0" runs just one.
 PARALLEL := -n 4
-# pyright and node come whole from the package index; pyright is not to look for a newer one.
+# What starts the tests or the benchmarks anew says the same on every Python.
+ONCE := tests/tools tests/core/platform/test_elsewhere.py tests/integration/test_benchmarks.py
+# pyright and node come from the package index, and pyright does not look for a newer one.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export PYRIGHT_PYTHON_GLOBAL_NODE := off
 
-.PHONY: help echo test test-pythons lint format types contracts doc-examples wheels bench clean ready-run ready-dev
+.PHONY: help echo test test-pythons lint format types contracts doc-examples docs option-tables wheels bench clean ready-run ready-dev
 
-help: ## Say what there is
+help: ## List the tasks
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 ready-run ready-dev: ready-%:
-	@$(PYTHON) tools/venv.py .venv $*
+	@$(PYTHON) -m tools.venv .venv $*
 
 echo: ready-run ## Run an echo listener on port 5000 of the loopback addresses
 	@exec $(BIN)/esockd open echo 5000
 
-test: ready-dev ## Run every test with branch coverage; add ARGS="-k word" for some
+test: ready-dev ## Run every test with branch coverage; ARGS="-k word" runs some
 	@rm -f .coverage .coverage.*
 	$(BIN)/pytest $(PARALLEL) --cov --cov-report= $(ARGS)
 	@if [ -z "$(ARGS)" ]; then $(BIN)/python tools/check_coverage.py; fi
 
-test-pythons: ## Run the tests on each other working CPython from 3.11 to 3.13 on this machine
+test-pythons: ## Run the tests on the newest tested CPython, and those of asyncio on each between
 	@pythons=$$($(PYTHON) tools/pythons.py --others) || exit 1; \
-	echo "== beside $$($(PYTHON) --version), which \`make test\` takes:" $${pythons:-no other works here}; for p in $$pythons; do \
+	echo "== beside $$($(PYTHON) --version), which \`make test\` takes:" $${pythons:-no other works here}; \
+	newest=$$(echo "$$pythons" | tail -n 1); for p in $$pythons; do loops=; [ "$$p" = "$$newest" ] || loops="--loops asyncio"; \
 		v=.venv-$$($$p -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
-		$$p tools/venv.py $$v test && echo "== $$p" && $$v/bin/pytest -q $(PARALLEL) --ignore tests/tools || exit 1; done
+		$$p -m tools.venv $$v test && echo "== $$p $$loops" && $$v/bin/pytest -q $(PARALLEL) $$loops $(ONCE:%=--ignore %) || exit 1; done
 
 lint: ready-dev ## Check lint and format
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-format: ready-dev ## Mend lint and format
+format: ready-dev ## Fix lint and format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-types: ready-dev ## mypy strict everywhere; pyright finds every public name fully typed
+types: ready-dev ## Check types with mypy and pyright, and that every public name is typed
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pyright
 	@for p in $(PACKAGES); do $(BIN)/python tools/check_public_types.py esockd_$$p || exit 1; done
@@ -52,14 +58,23 @@ types: ready-dev ## mypy strict everywhere; pyright finds every public name full
 contracts: ready-dev ## Check the import contracts
 	$(BIN)/lint-imports
 
-doc-examples: ready-dev ## Run the examples of every README, page and docstring
+doc-examples: ready-dev ## Run the examples in every README, page and docstring
 	$(BIN)/pytest -q --rootdir . -c tools/doc_examples.ini README.md CONTRIBUTING.md docs packages
 
-wheels: ready-dev ## Build each package and test its wheel in an empty environment
-	$(BIN)/python tools/check_wheels.py
+docs: ready-dev ## Make the site in build/site; a broken link or anchor is an error
+	@rm -rf build/site
+	$(BIN)/sphinx-build -q -W --keep-going -c docs . build/site
+	@cp build/site/README.html build/site/index.html
+	@echo "open build/site/index.html"
 
-bench: ready-dev ## Compare the echo listener with its peers; add ARGS="--help" for the options
+option-tables: ready-dev ## Write the tables of options into the pages, from the one in the code
+	$(BIN)/python -m tools.option_tables
+
+wheels: ready-dev ## Build each package and test its wheel in an empty environment
+	$(BIN)/python -m tools.check_wheels
+
+bench: ready-dev ## Compare the echo listener with its peers; ARGS="--help" lists the options
 	$(BIN)/python benchmarks/echo.py $(ARGS)
 
-clean: ## Remove everything that was made here
-	rm -rf .venv .venv-* .cache .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache benchmarks/load/build
+clean: ## Remove everything that make made
+	rm -rf .venv .venv-* .cache build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache benchmarks/load/build

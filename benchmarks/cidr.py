@@ -1,6 +1,6 @@
 """Compare access rules with pytricia, netaddr and the standard library's ipaddress, in one run.
 
-    python tools/venv.py .venv-bench bench-cidr
+    python -m tools.venv .venv-bench bench-cidr
     .venv-bench/bin/python benchmarks/cidr.py            a minute or two
     .venv-bench/bin/python benchmarks/cidr.py --rounds 21
 

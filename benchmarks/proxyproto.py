@@ -1,6 +1,6 @@
 """Compare PROXY protocol decoders in one run: CPU time for one header, from the bytes to an object.
 
-    python tools/venv.py .venv-bench bench-proxyproto
+    python -m tools.venv .venv-bench bench-proxyproto
     .venv-bench/bin/python benchmarks/proxyproto.py
     .venv-bench/bin/python benchmarks/proxyproto.py --rounds 15 --headers 20000
 

@@ -1,7 +1,7 @@
 """What one decision of a rate limiter costs, against a bare GCRA and against other Python limiters, in one run.
 
 Usage:
-    python tools/venv.py .venv-bench bench-ratelimit
+    python -m tools.venv .venv-bench bench-ratelimit
     .venv-bench/bin/python benchmarks/ratelimit.py
 
 Prints CPU time of the process for each operation: the median of interleaved rounds, each on fresh limiters, and the

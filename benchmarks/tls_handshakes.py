@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from esockd_core import TlsOptions
-from esockd_core._tls import TlsEngine
+from esockd_core._tls.engine import TlsEngine
 from harness.rounds import Sample
 
 if TYPE_CHECKING:

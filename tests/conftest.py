@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Generator
-from typing import TypeAlias
+from collections.abc import Callable, Generator, Iterator
+from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from tests.redis_server import RedisServer
 
 BACKENDS = {
     "asyncio": ("asyncio", {"use_uvloop": False}),
@@ -31,6 +34,30 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]
     return backend
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--loops", default=",".join(BACKENDS), help="the event loops to test, such as asyncio,trio")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests of other event loops."""
+    chosen = set(config.getoption("--loops").split(","))
+    if unknown := chosen - set(BACKENDS):
+        raise pytest.UsageError(f"--loops takes {', '.join(BACKENDS)}, not {', '.join(sorted(unknown))}")
+    left_out = [item for item in items if loop_of(item) not in {None, *chosen}]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if loop_of(item) in {None, *chosen}]
+
+
+def loop_of(item: pytest.Item) -> str | None:
+    """The event loop that a test is about, if it is made for each."""
+    params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    for name, backend in BACKENDS.items():
+        if params.get("anyio_backend") == backend or params.get("loop") == name:
+            return name
+    return None
+
+
 RequireTool: TypeAlias = Callable[[str], str]
 
 
@@ -49,6 +76,22 @@ def require_tool() -> RequireTool:
         return path
 
     return require
+
+
+@pytest.fixture(scope="session")
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis or Valkey server for all tests that leave it alone."""
+    from tests.redis_server import running_server  # noqa: PLC0415 (tests of the gates copy this file alone)
+
+    yield from running_server(tmp_path_factory.mktemp("redis"))
+
+
+@pytest.fixture
+def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis or Valkey server that the test may stop and pause."""
+    from tests.redis_server import running_server  # noqa: PLC0415 (as above)
+
+    yield from running_server(tmp_path_factory.mktemp("redis"))
 
 
 # The reasons for which a test may skip in CI: the beginning of the reason, and why CI cannot run it.

@@ -1,7 +1,7 @@
 """Combine the coverage data of a test run and hold each package to its floor.
 
-The small packages are wholly covered, branches included. Core and CLI are programs of sockets, signals and processes:
-their floors stand below 100 only for lines that nothing but a broken kernel reaches.
+The small packages are covered completely, branches included. Core and CLI deal with sockets, signals and processes:
+their floors are below 100 only because of lines that nothing but a broken kernel reaches.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ FLOORS = {"cidr": 100, "proxyproto": 100, "ratelimit": 100, "core": 90, "cli": 9
 
 
 def coverage(*arguments: str) -> int:
-    """Run coverage and give its exit code."""
+    """Run coverage and return its exit code."""
     return subprocess.run([Path(sys.executable).with_name("coverage"), *arguments], check=False).returncode
 
 
 def main() -> None:
     """Entry point."""
-    if any(Path().glob(".coverage.*")):  # of programs that outlived the tests
+    if any(Path().glob(".coverage.*")):  # from programs that outlived the tests
         coverage("combine", "--quiet", "--append")
     failed = []
     for package, floor in FLOORS.items():

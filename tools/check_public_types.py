@@ -23,17 +23,17 @@ def main() -> None:
     try:
         report = json.loads(result.stdout)["typeCompleteness"]
     except (ValueError, KeyError):
-        sys.exit(f"error: pyright gave no report on {package}:\n{result.stdout}{result.stderr}")
+        sys.exit(f"error: pyright printed no report on {package}:\n{result.stdout}{result.stderr}")
     if "py.typed" not in (report.get("pyTypedPath") or ""):
         sys.exit(f"error: {package} ships no py.typed")
     public = [symbol for symbol in report["symbols"] if symbol["isExported"]]
     unknown = [symbol for symbol in public if not symbol["isTypeKnown"]]
     print(f"{package}: {len(public) - len(unknown)} of {len(public)} public names fully typed")
-    # What makes a public name unknown may be a private one that it refers to.
+    # A private name that it refers to may make a public name unknown.
     for symbol in report["symbols"]:
         if unknown and not symbol["isTypeKnown"] and symbol["diagnostics"]:
             print(f"  {symbol['name']}: {'; '.join(entry['message'] for entry in symbol['diagnostics'])}")
-    # With no public name at all pyright exits 1 too: then there is nothing to type.
+    # pyright also exits 1 without any public name, where there is nothing to type.
     if unknown or (public and result.returncode):
         sys.exit(f"error: the public names of {package} must be fully typed")
 

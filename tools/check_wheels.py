@@ -1,10 +1,10 @@
-"""Build every package and prove its wheel: it installs alone, imports alone, and passes its own tests.
+"""Build every package and check its wheel: it installs alone, imports alone, and passes its own tests.
 
-Usage: .venv/bin/python tools/check_wheels.py
+Usage: .venv/bin/python -m tools.check_wheels
 
-For each package: sdist and wheel (the wheel from the sdist, so the sdist is complete), an empty environment with
-nothing but the wheel and what it depends on, an import there, then tests/distribution and the package's own tests
-against the installed wheel. Siblings come from the wheels just built, never from an index.
+Each package is built as an sdist and a wheel (the wheel from the sdist, which shows that the sdist is complete). The
+wheel is installed and imported in an empty environment with nothing but what it depends on; then tests/distribution and
+the package's own tests run against it. Siblings come from the wheels just built, never from an index.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+
+from tools.venv import constraints
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / ".cache" / "wheels"
@@ -45,14 +47,15 @@ def check(name: str, wheel: Path) -> None:
     python = environment / "bin" / "python"
     run(sys.executable, "-m", "venv", "--without-pip", environment)
     install = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet")
-    constraints = ("--constraint", ROOT / "constraints.txt", "--constraint", SIBLINGS)
-    run(*install, *constraints, wheel)
+    limits = (*constraints(), "--constraint", str(SIBLINGS))
+    run(*install, *limits, wheel)
     run(python, "-c", f"import esockd_{name}; assert {str(environment)!r} in esockd_{name}.__file__")
-    run(*install, *constraints, "--group", f"{ROOT / 'pyproject.toml'}:test")
+    run(*install, *limits, "--group", f"{ROOT / 'pyproject.toml'}:test")
     tests = [ROOT / "tests" / "distribution", ROOT / "tests" / name]
     options = [
         "-q",
         "-n4",
+        "--loops=asyncio",  # what a wheel lacks, it lacks on every event loop
         f"--rootdir={ROOT}",
         f"--config-file={ROOT / 'pyproject.toml'}",
     ]
@@ -63,7 +66,7 @@ def check(name: str, wheel: Path) -> None:
 
 
 def has_tests(folder: Path) -> bool:
-    """A package without code may lack tests; with code, its coverage floor in `make test` demands them."""
+    """Whether there are tests; a package with code needs them for its coverage floor in `make test`."""
     return any(folder.glob("**/test_*.py"))
 
 

@@ -1,8 +1,8 @@
 """A pytest plugin that runs the Python examples of Markdown pages and docstrings.
 
-In a page, every ```python block runs, all blocks of one page in one namespace, top to bottom. A block that would run
-for ever (a server) is preceded by `<!-- skip: next -->` in the page and is run by a test of its own in
-tests/integration, which starts it as a program and talks to it.
+Every ```python block of a page runs, from top to bottom, all blocks of one page in one namespace. A block that would
+run for ever (a server) is preceded by `<!-- skip: next -->`, and a test in tests/integration starts it as a program
+and talks to it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """An import contract: a package uses only what another package exports.
 
-A module whose name begins with an underscore is private to its own top-level package. `forbidden` contracts cannot say
-that, since their wildcards stand for whole names only.
+A module with a name that begins with an underscore is private to its own top-level package. `forbidden` contracts
+cannot express that, because their wildcards stand for whole names only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def top_level(module: str) -> str:
-    """`esockd_core._server` belongs to `esockd_core`."""
+    """`esockd_core._listening.server` belongs to `esockd_core`."""
     return module.partition(".")[0]
 
 

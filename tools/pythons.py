@@ -1,28 +1,31 @@
-"""Print each CPython from 3.11 to 3.13 that works on this machine, one path a line, newest patch of each version.
+"""Print each tested CPython that works on this machine, one path a line, newest patch of each version.
 
 Usage: python tools/pythons.py [--others]
 
-With --others the version that runs this script is left out.
-Looks on PATH and in pyenv's folder of versions. A shim that does not run, or runs another version, is not a Python.
+With --others the version that runs this script is left out. The tested versions are those in the classifiers of
+esockd-core. Looks on PATH and in pyenv's folder of versions. A shim that does not run, or runs another version, does
+not count.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
-SUPPORTED = [(3, 11), (3, 12), (3, 13)]
+MANIFEST = Path(__file__).resolve().parent.parent / "packages" / "esockd-core" / "pyproject.toml"
+TESTED = [(3, int(minor)) for minor in re.findall(r"Python :: 3\.(\d+)", MANIFEST.read_text())]
 PROBE = "import sys, platform; print(platform.python_implementation(), *sys.version_info[:3], sys.executable)"
 
 
 def candidates() -> list[Path]:
-    """Every file that may be an interpreter of a supported version."""
+    """Every file that may be an interpreter of a tested version."""
     pyenv = Path(os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv"))  # noqa: PTH111 (no home is no error)
     folders = [Path(entry) for entry in os.environ.get("PATH", os.defpath).split(os.pathsep) if entry]
     folders += sorted(pyenv.glob("versions/*/bin"))
-    return [folder / f"python{major}.{minor}" for major, minor in SUPPORTED for folder in folders]
+    return [folder / f"python{major}.{minor}" for major, minor in TESTED for folder in folders]
 
 
 def probe(path: Path) -> tuple[tuple[int, int, int], str] | None:
@@ -38,11 +41,11 @@ def probe(path: Path) -> tuple[tuple[int, int, int], str] | None:
 
 
 def working() -> dict[tuple[int, int], str]:
-    """The newest working interpreter of each supported version."""
+    """The newest working interpreter of each tested version."""
     newest: dict[tuple[int, int], tuple[tuple[int, int, int], str]] = {}
     for path in candidates():
         found = probe(path) if path.exists() else None
-        if found and found[0][:2] in SUPPORTED and found > newest.get(found[0][:2], ((0, 0, 0), "")):
+        if found and found[0][:2] in TESTED and found > newest.get(found[0][:2], ((0, 0, 0), "")):
             newest[found[0][:2]] = found
     return {version: newest[version][1] for version in sorted(newest)}
 

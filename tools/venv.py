@@ -1,11 +1,14 @@
-"""Make a virtual environment complete, and do nothing when it already is.
+"""Complete a virtual environment; do nothing if it is complete already.
 
-Usage: python tools/venv.py FOLDER GROUP
+Usage: python -m tools.venv FOLDER GROUP
 
-Creates FOLDER with the interpreter that runs this script, installs the five packages in editable form and the
-dependency group GROUP of the top-level pyproject.toml under constraints.txt. A stamp in FOLDER records what it was
-made from, so that the second call returns at once. Needs nothing but Python 3.11 or newer and pip: where Debian's
-`ensurepip` is missing, the running interpreter's own pip fills the new environment.
+Creates FOLDER with the interpreter that runs this script, and installs the five packages in editable form and the
+dependency group GROUP of the top-level pyproject.toml. A stamp in FOLDER records what it was made from, so that the
+second call returns at once. It needs nothing but Python 3.11 or newer and pip: where Debian's `ensurepip` is missing,
+the running interpreter's own pip fills the new environment.
+
+A tested Python gets the exact versions of constraints.txt. They may not exist for a newer one: there the bounds of each
+pyproject.toml decide, and a line says that it is untested.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from tools.pythons import TESTED
 
 ROOT = Path(__file__).resolve().parent.parent
 MANIFESTS = sorted(ROOT.glob("packages/*/pyproject.toml"))
@@ -30,7 +35,7 @@ def digest(group: str) -> str:
 
 
 def run(*command: str | Path) -> None:
-    """Run a command, and show its output only when it fails."""
+    """Run a command, and show its output only if it fails."""
     result = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     if result.returncode:
         sys.stderr.buffer.write(result.stdout)
@@ -60,6 +65,11 @@ def is_alive(python: Path) -> bool:
         return False
 
 
+def constraints() -> tuple[str, ...]:
+    """Pip's options for the pinned versions: none on an untested Python, for which they may not exist."""
+    return ("--constraint", str(ROOT / "constraints.txt")) if sys.version_info[:2] in TESTED else ()
+
+
 def main() -> None:
     """Entry point."""
     folder, group = ROOT / sys.argv[1], sys.argv[2]
@@ -68,12 +78,14 @@ def main() -> None:
     if stamp.is_file() and stamp.read_text() == wanted and is_alive(python):
         return
     print(f"setting up {folder.name} (group {group}) with Python {sys.version.split()[0]} ...", file=sys.stderr)
+    if sys.version_info[:2] not in TESTED:
+        versions = ", ".join(f"3.{minor}" for _, minor in TESTED)
+        print(f"notice: esockd is tested on Python {versions}, and not on this one yet", file=sys.stderr)
     if not (folder / ".esockd-made-by").is_file() or not is_alive(python):
         python = create(folder)
         (folder / ".esockd-made-by").write_text(sys.version)
     editable = [word for path in MANIFESTS for word in ("--editable", str(path.parent))]
-    constraints = ("--constraint", ROOT / "constraints.txt")
-    run(python, "-m", "pip", "install", "--quiet", *constraints, "--group", group, *editable)
+    run(python, "-m", "pip", "install", "--quiet", *constraints(), "--group", group, *editable)
     stamp.write_text(wanted)
 
 

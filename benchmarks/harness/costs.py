@@ -45,12 +45,18 @@ def private_bytes(*pids: int) -> int:
 
     What the kernel keeps for each socket is in no process and not in here.
     """
-    total_kib = 0
-    for pid in pids:
-        try:
-            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        except OSError as error:
-            raise BenchmarkError(f"cannot read the memory of process {pid}: {error}") from error
-        fields = [line.split() for line in text.splitlines()]
-        total_kib += sum(int(words[1]) for words in fields if words[0] in {"Private_Clean:", "Private_Dirty:"})
-    return total_kib * 1024
+    return sum(_rollup_bytes(pid, "Private_Clean:", "Private_Dirty:") for pid in pids)
+
+
+def proportional_bytes(*pids: int) -> int:
+    """Memory of the processes together, shared pages counted once: Pss of /proc/PID/smaps_rollup."""
+    return sum(_rollup_bytes(pid, "Pss:") for pid in pids)
+
+
+def _rollup_bytes(pid: int, *names: str) -> int:
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError as error:
+        raise BenchmarkError(f"cannot read the memory of process {pid}: {error}") from error
+    fields = [line.split() for line in text.splitlines()]
+    return sum(int(words[1]) for words in fields if words[0] in names) * 1024

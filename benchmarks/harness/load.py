@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -34,7 +35,7 @@ def compiled(name: str) -> str:
             "the load client is compiled from C and there is no cc: install a C compiler (Debian: gcc libc6-dev)"
         )
     program.parent.mkdir(exist_ok=True)
-    unfinished = program.with_suffix(".new")
+    unfinished = program.with_suffix(f".{os.getpid()}")  # others may compile it at the same time
     result = subprocess.run(
         [compiler, *FLAGS, "-o", unfinished, source], capture_output=True, text=True, timeout=120, check=False
     )

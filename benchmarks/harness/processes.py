@@ -122,14 +122,16 @@ def running(name: str, command: Sequence[str], cpus: frozenset[int]) -> Iterator
 
 
 @contextlib.contextmanager
-def serving(name: str, command: Sequence[str], cpus: frozenset[int]) -> Iterator[tuple[Process, int]]:
+def serving(
+    name: str, command: Sequence[str], cpus: frozenset[int], start_timeout_s: float = 20
+) -> Iterator[tuple[Process, int]]:
     """Run a server that prints the port it listens on as its first line; yield it and the port.
 
     Raises:
         BenchmarkError: It does not start, or prints something else.
     """
     with running(name, command, cpus) as process:
-        line = process.read_line(timeout_s=20)
+        line = process.read_line(start_timeout_s)
         if not line.isdigit():
             raise BenchmarkError(f"{name} should print its port first, not {line!r}")
         try:

@@ -56,7 +56,7 @@ static struct {
     struct sockaddr_in server;
     uint32_t connections, size, sources, rate;
     uint64_t operations, warmup, duration, timeout;
-    bool step, reset, spin;
+    bool step, reset, spin, histogram;
 } options = {.connections = 64, .size = 64, .sources = 64, .warmup = 1000, .timeout = 10 * SECOND};
 
 /* What is reported. */
@@ -482,6 +482,14 @@ static void report(const char *mode)
            (unsigned long long)lost, (unsigned long long)lost_bytes, (unsigned long long)corrupt,
            (unsigned long long)surplus_bytes, (unsigned long long)ended_by_fin, (unsigned long long)ended_by_reset,
            (unsigned long long)farewell_bytes, (double)wall / SECOND);
+    if (options.histogram) { /* the upper end of each step in microseconds, and how many operations ended in it */
+        const char *comma = "";
+        printf("\"histogram_us\": [");
+        for (uint32_t i = 0; i < sizeof histogram / sizeof *histogram; i++)
+            if (histogram[i])
+                printf("%s[%.3f, %u]", comma, bucket_end_us(i), histogram[i]), comma = ", ";
+        printf("], ");
+    }
     printf("\"latency_us\": {\"p50\": %.1f, \"p90\": %.1f, \"p99\": %.1f, \"p999\": %.1f, \"max\": %.1f}, \"first_error\": ",
            percentile_us(0.5), percentile_us(0.9), percentile_us(0.99), percentile_us(0.999), percentile_us(1));
     printf(first_error[0] ? "\"%s\"}\n" : "null}\n", first_error);
@@ -506,6 +514,7 @@ static const char usage[] =
     "  --timeout T       seconds without any progress after which what is missing is lost (10)\n"
     "  --step            stop at \"ready\" and \"measured\" until stdin gives a line or ends\n"
     "  --reset           connect only: close with a reset\n"
+    "  --histogram       report every latency, so that the reports of several clients can be added\n"
     "  --spin            never sleep, so that the server pays for no wake-up; only with a CPU to itself\n";
 
 static double number(const char *name, const char *text, double least, double most)
@@ -523,7 +532,8 @@ static const char *parse(int argc, char **argv)
     static const struct option names[] = {
         {"host", 1, 0, 'h'},    {"port", 1, 0, 'p'},    {"connections", 1, 0, 'c'}, {"size", 1, 0, 's'},  {"operations", 1, 0, 'n'},
         {"seconds", 1, 0, 't'}, {"warmup", 1, 0, 'w'},  {"rate", 1, 0, 'r'},        {"sources", 1, 0, 'k'}, {"timeout", 1, 0, 'o'},
-        {"step", 0, 0, 'x'},    {"reset", 0, 0, 'z'},   {"spin", 0, 0, 'y'},       {0, 0, 0, 0}};
+        {"step", 0, 0, 'x'},    {"reset", 0, 0, 'z'},   {"spin", 0, 0, 'y'},     {"histogram", 0, 0, 'g'},
+        {0, 0, 0, 0}};
     const char *host = "127.0.0.1";
     uint32_t mode = 0;
     int letter, index = 0;
@@ -550,6 +560,7 @@ static const char *parse(int argc, char **argv)
         case 'x': options.step = true; break;
         case 'z': options.reset = true; break;
         case 'y': options.spin = true; break;
+        case 'g': options.histogram = true; break;
         default: die(2, "%s", usage);
         }
     }

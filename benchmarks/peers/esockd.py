@@ -1,7 +1,8 @@
 """Ours: an echo handler behind a listener of esockd-core, with every admission check and counter switched on.
 
 Access rules (the one that decides comes last), a limit of connections and a rate limit so high that it never bites: a
-connection goes through all of them. `--refuse` lets the last rule deny everybody.
+connection goes through all of them. `--refuse` lets the last rule deny everybody. `--rehearse` rehearses a change:
+a rule and limits that would refuse nobody (`pass`), with limits of sources (`sources`), or everybody (`refuse`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from esockd_core import CallbackHandler, Connection, open_listener
+from esockd_core import CallbackHandler, Connection, Listener, open_listener
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +37,22 @@ def access_rules(count: int, verdict: str) -> Sequence[str]:
     return [*others, f"{verdict} 127.0.0.0/8"]
 
 
+async def rehearse(listener: Listener, what: str) -> None:
+    """Judge every client a second time."""
+    if what == "refuse":
+        await listener.rehearse("deny 127.0.0.0/8", max_conn_rate="2000000/s", max_connections=1900)
+    elif what == "pass":
+        await listener.rehearse("deny 192.0.2.0/24", max_conn_rate="2000000/s", max_connections=1900)
+    elif what == "sources":
+        await listener.rehearse(
+            "deny 192.0.2.0/24",
+            max_conn_rate="2000000/s",
+            max_connections=1900,
+            max_conn_rate_per_source="2000000/s",
+            max_connections_per_source=1900,
+        )
+
+
 async def serve(options: argparse.Namespace) -> None:
     async with open_listener(
         "echo",
@@ -45,6 +62,7 @@ async def serve(options: argparse.Namespace) -> None:
         max_conn_rate="1000000/s",
         access_rules=access_rules(options.rules, "deny" if options.refuse else "allow"),
     ) as listener:
+        await rehearse(listener, options.rehearse)
         print(listener.port, flush=True)
         await anyio.sleep_forever()
 
@@ -57,6 +75,7 @@ def main() -> None:
     parser.add_argument("--max-connections", type=int, default=2000)
     parser.add_argument("--rules", type=int, default=1000)
     parser.add_argument("--refuse", action="store_true")
+    parser.add_argument("--rehearse", choices=["none", "pass", "sources", "refuse"], default="none")
     options = parser.parse_args()
     if options.loop == "trio":
         anyio.run(serve, options, backend="trio")

@@ -1,4 +1,4 @@
-"""Peers: HAProxy with one thread, or socat with a child for each connection. This process becomes the program."""
+"""Peers: HAProxy, or socat with a child for each connection. This process becomes the program."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 
 HAPROXY = """
 global
-    nbthread 1
+    nbthread {threads}
     maxconn 4000
 defaults
     mode tcp
@@ -53,6 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("program", help="path of haproxy or socat")
     parser.add_argument("--to", type=int, required=True, help="port of the upstream on 127.0.0.1")
+    parser.add_argument("--threads", type=int, default=1, help="of HAProxy (1)")
     options = parser.parse_args()
     port = free_port()
     if os.fork() == 0:
@@ -60,7 +61,7 @@ def main() -> None:
         os._exit(0)
     if options.program.endswith("haproxy"):
         config = tempfile.TemporaryFile("w+")  # noqa: SIM115 (the program reads it)
-        config.write(HAPROXY.format(port=port, to=options.to))
+        config.write(HAPROXY.format(port=port, to=options.to, threads=options.threads))
         config.flush()
         os.set_inheritable(config.fileno(), True)
         command = ["haproxy", "-db", "-q", "-f", f"/proc/self/fd/{config.fileno()}"]

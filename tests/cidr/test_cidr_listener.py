@@ -28,7 +28,7 @@ async def echo(stream: SocketStream) -> None:
 
 async def ask(connect: Callable[[], Any]) -> bytes:
     """Send one byte and return the reply, empty when the connection was closed instead."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with await connect() as stream:
             try:
                 await stream.send(b"x")
@@ -115,6 +115,19 @@ async def test_a_connection_without_an_ip_address_is_closed_and_counted(address:
     assert handled == []
     assert listener.closed_early == (address is None)
     assert listener.closed_forbidden == (address is not None)
+
+
+async def test_a_refused_connection_that_cannot_be_closed_properly_does_not_end_the_listener() -> None:
+    class Unclosable(Stream):
+        async def aclose(self) -> None:
+            await super().aclose()
+            raise anyio.BrokenResourceError
+
+    streams = [Unclosable(("10.0.0.1", 1)), Unclosable(None), Stream(("10.0.0.2", 1))]
+    listener = AccessListener(Script(*streams), AccessList(default="deny"))
+    await listener.serve(echo)  # type: ignore[arg-type]
+    assert all(stream.closed for stream in streams)
+    assert (listener.closed_forbidden, listener.closed_early) == (2, 1)
 
 
 async def test_an_ipv4_client_of_a_dual_stack_socket_meets_the_ipv4_rules() -> None:

@@ -15,6 +15,8 @@ from esockd_cidr import (
     Action,
     CidrError,
     DuplicateRule,
+    HitsNotCounted,
+    InvalidAddress,
     InvalidPosition,
     InvalidRule,
     Network,
@@ -81,6 +83,7 @@ def test_bits_right_of_the_prefix_are_cleared_and_the_caller_can_see_which() -> 
     ("text", "reason"),
     [
         ("", "not an IPv4 or IPv6 address"),
+        ("/8", "not an IPv4 or IPv6 address"),
         ("10/8", "four parts"),
         ("10.0.0/24", "four parts"),
         ("10.0.0.0/33", "an IPv4 prefix length is 0 to 32"),
@@ -104,30 +107,47 @@ def test_bits_right_of_the_prefix_are_cleared_and_the_caller_can_see_which() -> 
         (" 10.0.0.0/8", "blanks"),
         ("10.0.0.0/8 ", "plain digits"),
         ("10.0.0.0\n", "blanks"),
-        ("10.0.0.0x", "not an IPv4 or IPv6 address"),
+        ("10.0.0.0+", "not an IPv4 or IPv6 address"),
+        ("10.0.0.0x", "addresses, not names"),
         ("10.0.0.0\0", "not an IPv4 or IPv6 address"),
         ("\ud800", "not an IPv4 or IPv6 address"),
         ("\uff11.2.3.4", "not an IPv4 or IPv6 address"),
         ("fe80::1%eth0", "zone id"),
         ("fe80::%1/64", "zone id"),
         ("10.0.0.1%eth0", "zone id"),
-        ("[::1]", "not an IPv6 address"),
+        ("[::1%eth0]:80", "zone id"),
         ("1::2::3", "not an IPv6 address"),
         ("12345::", "not an IPv6 address"),
-        ("localhost", "not an IPv4 or IPv6 address"),
-        ("10.0.0.1:80", "not an IPv6 address"),
-        ("10.0.0.1-10.0.0.9", "not an IPv4 or IPv6 address"),
-        ("0x7f.0.0.1", "not an IPv4 or IPv6 address"),
-        ("all", "not an IPv4 or IPv6 address"),
+        ("localhost", "names are not looked up"),
+        ("localhost:80", "not an IPv6 address"),
+        ("10.0.0.1-10.0.0.9", "addresses, not names"),
+        ("0x7f.0.0.1", "addresses, not names"),
+        ("all", "addresses, not names"),
     ],
 )
-def test_what_is_no_network_is_an_error_that_names_the_text_and_the_reason(text: str, reason: str) -> None:
+def test_what_is_not_a_network_is_an_error_that_names_the_text_and_the_reason(text: str, reason: str) -> None:
     with pytest.raises(InvalidRule) as raised:
         parse_network(text)
     assert reason in str(raised.value)
-    assert raised.value.given == text
-    assert reason in raised.value.reason
-    assert raised.value.line is None
+    assert (raised.value.option, raised.value.value, raised.value.line) == ("network", text, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("10.0.0.1:80", "10.0.0.1"),
+        ("10.0.0.1:", "10.0.0.1"),
+        ("10.0.0.0/8:80", "10.0.0.0/8"),
+        ("[2001:db8::1]:443", "2001:db8::1"),
+        ("[2001:db8::]/32", "2001:db8::/32"),
+        ("[::1]", "::1"),
+    ],
+)
+def test_a_port_in_a_rule_is_explained_with_what_to_write_instead(text: str, plain: str) -> None:
+    with pytest.raises(InvalidRule, match="a port has no place in a rule") as raised:
+        Rule.parse(f"deny {text}")
+    assert raised.value.hint == f"Write {plain}."
+    assert str(Rule("deny", plain)) == f"deny {plain}"
 
 
 @pytest.mark.parametrize("value", [None, 8, b"10.0.0.0/8", ["10.0.0.0/8"], ipaddress.ip_network("10.0.0.0/8")])
@@ -139,14 +159,14 @@ def test_a_network_of_another_type_is_an_error_that_names_the_type(value: object
 @pytest.mark.parametrize(
     ("version", "first", "prefixlen", "reason"),
     [
-        (5, 0, 0, "version 4 or 6"),
-        (4, 0, 33, "within its family"),
-        (4, 0, -1, "within its family"),
-        (4, -1, 32, "within its family"),
-        (4, 1 << 32, 32, "within its family"),
-        (6, 1 << 128, 128, "within its family"),
-        (4, 1, 31, "right of the prefix"),
-        (6, 0xFFFF << 32, 96, "written as an IPv4 network"),
+        (5, 0, 0, "^version is 5: .* 4 or 6"),
+        (4, 0, 33, "^prefixlen is 33: an IPv4 prefix length is 0 to 32"),
+        (4, 0, -1, "^prefixlen is -1: an IPv4 prefix length is 0 to 32"),
+        (4, -1, 32, "^first is -1: an IPv4 address"),
+        (4, 1 << 32, 32, "^first is 4294967296: an IPv4 address"),
+        (6, 1 << 128, 128, "^first is .* an IPv6 address"),
+        (4, 1, 31, "^first is 1: .* to the right of its prefix"),
+        (6, 0xFFFF << 32, 96, "^first is .* written as IPv4"),
     ],
 )
 def test_a_network_made_of_impossible_numbers_is_an_error(
@@ -173,27 +193,27 @@ def test_a_rule_is_an_action_and_a_target_with_or_without_a_semicolon(text: str,
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "write allow or deny"),
-        ("deny", "write allow or deny"),
-        ("deny;", "write allow or deny"),
-        ("10.0.0.0/8", "write allow or deny"),
-        ("Deny all", "write allow or deny"),
-        ("denyall", "write allow or deny"),
-        ("reject all", "write allow or deny"),
-        ("deny ALL", "not an IPv4 or IPv6 address"),
+        ("", "a rule is allow or deny"),
+        ("deny", "a rule is allow or deny"),
+        ("deny;", "a rule is allow or deny"),
+        ("10.0.0.0/8", "a rule is allow or deny"),
+        ("Deny all", "a rule is allow or deny"),
+        ("denyall", "a rule is allow or deny"),
+        ("reject all", "a rule is allow or deny"),
+        ("deny ALL", "addresses, not names"),
         ("deny unix:/tmp/s", "not an IPv6 address"),
         ("deny all all", "blanks"),
         ("deny 10.0.0.0/8 # office", "plain digits"),
         ("deny 10.0.0.0/8;;", "plain digits"),
         ("deny all; allow all", "blanks"),
-        ("deny\u00a0all", "write allow or deny"),
+        ("deny\u00a0all", "a rule is allow or deny"),
         ("deny 10.0.0.0/33", "an IPv4 prefix length is 0 to 32"),
     ],
 )
-def test_what_is_no_rule_is_an_error_that_names_the_whole_text_and_the_reason(text: str, reason: str) -> None:
+def test_what_is_not_a_rule_is_an_error_that_names_the_whole_text_and_the_reason(text: str, reason: str) -> None:
     with pytest.raises(InvalidRule) as raised:
         Rule.parse(text)
-    assert raised.value.given == text
+    assert raised.value.value == text
     assert reason in raised.value.reason
 
 
@@ -235,7 +255,7 @@ def test_one_text_is_not_taken_for_a_list_of_rules() -> None:
 
 @pytest.mark.parametrize("default", ["drop", None, True, ""])
 def test_a_default_is_allow_or_deny(default: object) -> None:
-    with pytest.raises(InvalidRule, match="an action is allow or deny"):
+    with pytest.raises(InvalidRule, match=r"^default is .*: it takes allow or deny"):
         AccessList(default=default)  # type: ignore[arg-type]
 
 
@@ -294,26 +314,26 @@ def test_a_list_that_allows_by_default_prints_its_rules_and_nothing_else() -> No
 def test_an_error_in_a_whole_text_names_line_and_rule(text: str, line: int, given: str) -> None:
     with pytest.raises(InvalidRule) as raised:
         AccessList.parse(text)
-    assert (raised.value.line, raised.value.given) == (line, given)
-    assert str(raised.value).startswith(f"line {line}: bad rule ")
+    assert (raised.value.line, raised.value.value) == (line, given)
+    assert str(raised.value).startswith(f"line {line}: rule is {given!r}: ")
 
 
 def test_a_duplicate_in_a_whole_text_names_the_line_of_the_second() -> None:
     with pytest.raises(DuplicateRule) as raised:
         AccessList.parse("deny 10.0.0.0/8;\nallow 10.0.0.0/8;\ndeny 10.1.2.3/8;")
-    assert (raised.value.line, raised.value.rule) == (3, Rule.parse("deny 10.0.0.0/8"))
-    assert str(raised.value).startswith('line 3: duplicate rule "deny 10.0.0.0/8"')
+    assert (raised.value.line, raised.value.value) == (3, Rule.parse("deny 10.0.0.0/8"))
+    assert str(raised.value).startswith("line 3: rule is Rule('deny', '10.0.0.0/8'): the list holds it already. ")
 
 
 def test_a_whole_text_has_to_be_decoded() -> None:
-    with pytest.raises(InvalidRule, match="decode bytes first"):
+    with pytest.raises(InvalidRule, match="Decode bytes"):
         AccessList.parse(b"deny all;")  # type: ignore[arg-type]
 
 
 def test_an_error_shows_no_more_than_the_beginning_of_a_long_text_and_escapes_the_rest() -> None:
     with pytest.raises(InvalidRule) as raised:
         Rule.parse('deny "\x1b[31m' + "x" * 100_000)
-    assert str(raised.value).startswith('bad rule "deny \\"\\x1b[31mxxx')
+    assert str(raised.value).startswith("rule is 'deny \"\\x1b[31mxxx")
     assert len(str(raised.value)) < 300
     with pytest.raises(InvalidRule) as raised:
         AccessList([list(range(100_000))])  # type: ignore[list-item]
@@ -321,19 +341,21 @@ def test_an_error_shows_no_more_than_the_beginning_of_a_long_text_and_escapes_th
 
 
 @pytest.mark.parametrize(
-    "error",
-    [
-        InvalidRule("deny", "why", 3),
-        DuplicateRule(Rule.parse("deny all"), 3),
-        UnknownRule(Rule.parse("deny all")),
-        InvalidPosition(3, 2),
-    ],
-    ids=lambda error: type(error).__name__,
+    "kind", [InvalidRule, InvalidAddress, InvalidPosition, DuplicateRule, UnknownRule, HitsNotCounted]
 )
-def test_every_error_is_a_value_error_of_one_base_and_survives_pickling(error: CidrError) -> None:
+def test_every_error_is_a_value_error_of_one_base_and_survives_copying_and_pickling(kind: type[CidrError]) -> None:
+    error = kind("it takes allow or deny", option="action", value="drop", hint="Write deny.", line=3)
     assert isinstance(error, ValueError)
-    assert isinstance(error, CidrError)
-    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    for twin in (copy.copy(error), copy.deepcopy(error), pickle.loads(pickle.dumps(error))):
+        assert type(twin) is kind
+        assert vars(twin) == vars(error)
+        assert str(twin) == "line 3: action is 'drop': it takes allow or deny. Write deny."
+
+
+def test_an_error_that_is_about_no_argument_or_no_value_says_what_there_is() -> None:
+    assert str(InvalidRule("why")) == "why."
+    assert str(InvalidRule("why", value=None)) == "None: why."
+    assert str(InvalidRule("why", option="rule", hint="Do this.")) == "rule: why. Do this."
 
 
 networks = st.one_of(

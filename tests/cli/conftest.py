@@ -9,21 +9,22 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, cast
 
 import pytest
 
 ESOCKD = Path(sys.executable).with_name("esockd")
-LIMIT_S = 30.0
+LIMIT_S = 90.0
 
 
 class Command:
-    """A running `esockd`."""
+    """A running `esockd`, started after a command of the shell."""
 
-    def __init__(self, *arguments: str, cwd: Path) -> None:
+    def __init__(self, *arguments: str, cwd: Path, after: str = ":") -> None:
         environment = {**os.environ, "COLUMNS": "200", "PYTHONDONTWRITEBYTECODE": "1"}
         self.process = subprocess.Popen(
-            [ESOCKD, *arguments],
+            ["sh", "-c", f'{after}; exec "$@"', "sh", ESOCKD, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -70,13 +71,21 @@ class Command:
 Start = Callable[..., Command]
 
 
+@pytest.fixture(autouse=True)
+def _control_sockets(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keep control sockets in a folder of the test's own, with a short path."""
+    with TemporaryDirectory(prefix="esockd-") as folder:
+        monkeypatch.setenv("ESOCKD_RUNTIME_DIR", folder)
+        yield
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """Start commands that do not outlive the test."""
     started: list[Command] = []
 
-    def start_one(*arguments: str) -> Command:
-        started.append(Command(*arguments, cwd=tmp_path))
+    def start_one(*arguments: str, after: str = ":") -> Command:
+        started.append(Command(*arguments, cwd=tmp_path, after=after))
         return started[-1]
 
     yield start_one

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from esockd_cli._host import Host
 from esockd_cli._output import Output
 from esockd_cli._run import Run
 from esockd_core import Listener
@@ -32,10 +33,10 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     async def handle(_: StreamConnection) -> None: ...
 
     monkeypatch.setattr(os, "_exit", leave)
-    run = Run([], "asyncio", Output())
+    run = Run([], "asyncio", Output(), host=Host())
     run._listeners.append(Listener("echo", "127.0.0.1:0", handle))
     yield run
-    run._stop.__exit__(None, None, None)
+    run._signals.__exit__(None, None, None)
 
 
 def test_it_leaves_though_its_counters_cannot_be_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +45,7 @@ def test_it_leaves_though_its_counters_cannot_be_read(run: Run, monkeypatch: pyt
 
     monkeypatch.setattr(Listener, "stats", stats)
     with pytest.raises(Left):
-        run._force()
+        run._end.force()
 
 
 def test_it_lets_the_other_thread_finish_the_summary(run: Run, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,6 +64,6 @@ def test_it_lets_the_other_thread_finish_the_summary(run: Run, capsys: Any, monk
     assert is_reading.wait(10)
     threading.Timer(0.05, may_go_on.set).start()
     with pytest.raises(Left):
-        run._force()
+        run._end.force()
     other.join(10)
     assert "0 accepted" in capsys.readouterr().err

@@ -21,25 +21,52 @@ if TYPE_CHECKING:
         (["echo", "fe80::1:5000"], "an IPv6 address needs brackets. Did you mean"),
         (["echo", "[fe80::1]:99999"], 'bad address "[fe80::1]:99999": port 99999 is out of range'),
         (["echo", "0", "--max-conections", "5"], "no such option: --max-conections. Did you mean --max-connections?"),
-        (["echo", "0", "--idle-timeout", "5"], '--idle-timeout: bad duration "5": a number and one of the units'),
-        (["echo", "0", "--max-conn-rate", "fast"], "--max-conn-rate: 'fast' is not a rate"),
-        (["echo", "0", "--max-connections", "many"], '--max-connections: bad number "many"'),
-        (["echo", "0", "--max-connections", "0"], "max_connections is 0; it takes a whole number, 1 or more"),
-        (["echo", "0", "--acceptors", "65"], "acceptors is 65; it takes a whole number, 1 to 64"),
-        (["echo", "0", "--tcp-option", "nodely=off"], 'unknown key "nodely". Did you mean "nodelay"?'),
+        (
+            ["echo", "0", "--idle-timeout", "5"],
+            'more than 0, or none. Did you mean "5s"?',
+        ),
+        (["echo", "0", "--max-conn-rate", "fast"], "--max-conn-rate fast: that is not a rate. Write it as"),
+        (
+            ["echo", "0", "--max-connections", "many"],
+            "--max-connections many: it takes a whole number, 1 or more",
+        ),
+        (["echo", "0", "--max-connections", "0"], "--max-connections 0: it takes a whole number, 1 or more, or none."),
+        (["echo", "0", "--acceptors", "65"], "--acceptors 65: it takes a whole number, 1 to 64"),
+        (["echo", "0", "--tcp-option", "nodely=off"], '--tcp-option: there is no "nodely". Did you mean "nodelay"?'),
         (["echo", "0", "--tcp-option", "nodelay"], '"nodelay" has no "="'),
         (["echo", "0", "--tcp-option", "backlog=5", "--backlog", "6"], "backlog is given twice"),
         (["echo", "0", "--unix-mode", "600"], "no address is one"),
-        (["echo", "unix:s", "--unix-mode", "888"], 'bad mode "888"'),
-        (["echo", "0", "--refuse-with", "bye"], '"bye" is none of fin, rst, static:TEXT and static:@FILE'),
+        (
+            ["echo", "unix:s", "--unix-mode", "888"],
+            "--unix-mode 888: it takes permission bits in octal",
+        ),
+        (["echo", "0", "--refuse-with", "bye"], "--refuse-with bye: it takes fin, rst, static:TEXT or static:@FILE."),
         (["echo", "0", "--loop", "curio"], "curio"),
-        (["echo", "127.0.0.1:0", "127.0.0.1:0"], "open already"),
+        (["echo", "127.0.0.1:0", "127.0.0.1:0"], "127.0.0.1:0 is given twice."),
         (["ehco", "0"], 'unknown handler "ehco". Did you mean "echo"?'),
         (["static:@nowhere", "0"], 'static: cannot read "nowhere": No such file'),
         (["nowhere:handle", "0"], 'cannot import "nowhere:handle": there is no module "nowhere"'),
         (["json:handle", "0"], 'cannot import "json:handle": it has no "handle"'),
         (["json:loads", "0"], '"json:loads" is a function, but no handler'),
         (["echo"], "missing argument 'LISTEN...'"),
+        (["5000", "echo"], '"5000" is an address: the handler comes first. Write: esockd open echo 5000'),
+        (["*:5000", "app:handle"], '"*:5000" is an address: the handler comes first. Write: esockd open echo *:5000'),
+        (["tls://127.0.0.1:5000", "static:hi"], "Write: esockd open static:hi tls://127.0.0.1:5000"),
+        (["echo", "80x"], 'bad address "80x": a port is a number from 0 to 65535.'),
+        (["echo", "localhost"], 'bad address "localhost": the port is missing. Write "localhost:5000".'),
+        (
+            ["echo", "0", "--tcp-option", "keepalive_count=0"],
+            "--tcp-option keepalive_count=0: it takes a whole number, 1 to",
+        ),
+        (["echo", "0", "--tcp-option", "nodelay=maybe"], "--tcp-option nodelay=maybe: it takes on or off."),
+        (
+            ["echo", "unix:s", "--tcp-option", "nodelay=off"],
+            "--tcp-option nodelay=off: it does not apply to Unix sockets",
+        ),
+        (
+            ["echo", "unix:s", "--unix-owner", "nobody-of-that-name"],
+            "--unix-owner nobody-of-that-name: this machine does not",
+        ),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_status_2(
@@ -52,6 +79,21 @@ def test_a_wrong_command_line_is_one_line_and_status_2(
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["echo", "5000"], 'there is no command "echo". Write: esockd open echo 5000'),
+        (["static:hello", "0"], 'there is no command "static:hello". Write: esockd open static:hello 0'),
+        (["opne", "echo"], 'there is no command "opne". Did you mean "open"?'),
+        (["xyz"], 'there is no command "xyz". See: esockd --help'),
+    ],
+)
+def test_a_command_that_does_not_exist_is_met_with_what_was_meant(
+    start: Callable[..., Any], arguments: list[str], message: str
+) -> None:
+    assert start(*arguments).finish() == (2, "", f"error: {message}\n")
+
+
 def test_an_address_in_use_names_its_holder_and_is_status_3(start: Callable[..., Any]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
@@ -59,6 +101,24 @@ def test_an_address_in_use_names_its_holder_and_is_status_3(start: Callable[...,
     assert (status, out) == (3, "")
     assert err.startswith(f"error: 127.0.0.1:{port} is already in use by ")
     assert f"(pid {os.getpid()}). Try port 0, or: ss -ltnp 'sport = :{port}'" in err
+
+
+def test_what_to_do_about_an_address_in_use_is_a_hint(start: Callable[..., Any]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        told = json.loads(start("open", "echo", f"127.0.0.1:{port}", "--json").finish()[2])["error"]
+    assert (told["code"], told["hint"]) == ("address_in_use", f"Try port 0, or: ss -ltnp 'sport = :{port}'")
+    assert told["message"].startswith(f"127.0.0.1:{port} is already in use by ")
+    assert "Try" not in told["message"]
+
+
+@pytest.mark.parametrize("name", ["asyncio", "uvloop", "trio"])
+def test_too_few_descriptors_for_the_acceptors_are_told_with_status_3(start: Callable[..., Any], name: str) -> None:
+    command = start("open", "echo", "0", "--acceptors", "64", "--loop", name, after="ulimit -n 100")
+    status, out, err = command.finish()
+    assert (status, out) == (3, "")
+    assert "Too many open files (one for each acceptor: 128)" in err
+    assert err.count("\n") == 1
 
 
 def test_no_listener_stays_open_when_another_cannot_be_opened(start: Callable[..., Any], tmp_path: Path) -> None:
@@ -126,11 +186,3 @@ def test_version_is_one_line(start: Callable[..., Any]) -> None:
     status, out, err = start("--version").finish()
     assert (status, err) == (0, "")
     assert out.startswith("esockd 0.")
-
-
-@pytest.mark.parametrize("option", ["-h", "--help"])
-def test_help_shows_addresses_as_they_are_written(start: Callable[..., Any], option: str) -> None:
-    status, out, err = start("open", option).finish()
-    assert (status, err) == (0, "")
-    assert "[::1]:5000" in out
-    assert "static:@FILE" in out

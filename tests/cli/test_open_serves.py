@@ -143,6 +143,7 @@ def test_json_writes_one_object_a_line_and_nothing_to_stderr(start: Callable[...
         "port": listening["port"],
         "loop": "",
         "pid": 0,
+        "instance": "echo",
     }
     assert (stopping["event"], stopping["signal"]) == ("stopping", "SIGTERM")
     assert (stopped["schema"], stopped["event"], stopped["signal"]) == (1, "stopped", "SIGTERM")

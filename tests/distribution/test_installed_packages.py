@@ -18,9 +18,15 @@ EXTRAS = {
     "esockd-cidr": ["anyio", "asyncio", "trio", "uvloop"],
     "esockd-proxyproto": ["anyio", "asyncio", "trio", "uvloop"],
     "esockd-ratelimit": ["redis", "trio", "uvloop"],
-    "esockd-core": ["cryptography", "redis", "trio", "uvloop"],
-    "esockd-cli": ["cryptography", "redis", "trio", "uvloop"],
+    "esockd-core": ["OpenSSL", "cryptography", "redis", "trio", "uvloop"],
+    "esockd-cli": ["OpenSSL", "cryptography", "redis", "trio", "uvloop"],
 }
+NEED_AN_EXTRA = [
+    ("esockd-cidr", "esockd_cidr.listener", "anyio"),
+    ("esockd-proxyproto", "esockd_proxyproto.listener", "anyio"),
+    ("esockd-proxyproto", "esockd_proxyproto.streams", "anyio"),
+    ("esockd-ratelimit", "esockd_ratelimit.redis", "redis"),
+]
 INSTALLED = {distribution.name: distribution for distribution in distributions() if distribution.name in EXTRAS}
 
 
@@ -28,10 +34,9 @@ def import_name(distribution: Distribution) -> str:
     return distribution.name.replace("-", "_")
 
 
-@pytest.fixture(params=INSTALLED.values(), ids=list(INSTALLED))
+@pytest.fixture(params=INSTALLED)
 def distribution(request: pytest.FixtureRequest) -> Distribution:
-    found: Distribution = request.param
-    return found
+    return INSTALLED[request.param]
 
 
 def test_at_least_one_package_is_installed_here() -> None:
@@ -64,3 +69,21 @@ def test_importing_a_package_brings_in_no_extra(distribution: Distribution) -> N
     probe = f"import sys, {import_name(distribution)}; print(*sys.modules, sep='\\n')"
     result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=50, check=True)
     assert set(result.stdout.split()).isdisjoint(EXTRAS[distribution.name])
+
+
+@pytest.mark.parametrize(
+    ("distribution", "module", "extra"),
+    [row for row in NEED_AN_EXTRA if row[0] in INSTALLED],
+    indirect=["distribution"],
+)
+def test_a_module_that_needs_an_extra_says_which_one(distribution: Distribution, module: str, extra: str) -> None:
+    probe = f"""
+import sys
+sys.modules[{extra!r}] = None  # as if it were not installed
+try:
+    import {module}
+except ImportError as error:
+    print(error)
+"""
+    result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=50, check=True)
+    assert result.stdout.strip().endswith(f'pip install "{distribution.name}[{extra}]"')

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 BENCHMARKS = ROOT / "benchmarks"
 RAW_PROTOCOL = [str(BENCHMARKS / "peers" / "raw_protocol.py")]
 FAULTY = str(Path(__file__).resolve().parent / "faulty_echo_server.py")
-TIMEOUT_S = 30
+TIMEOUT_S = 50
 
 Load = Callable[..., tuple[int, dict[str, Any], str]]
 
@@ -229,6 +229,42 @@ def test_forwarders_are_compared_with_each_other(require_tool: Callable[[str], s
     names = ["HAProxy, one thread", "esockd, uvloop", "anyio, uvloop"]
     assert [name for name, _ in rows] == names * 2
     assert [ratio for name, ratio in rows if name == names[0]] == ["1.00", "1.00"]
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.usefixtures("load")
+@pytest.mark.parametrize("style", ["coroutine", "callback"])
+def test_the_connections_of_many_clients_are_held_by_many_workers_and_measured(tmp_path: Path, style: str) -> None:
+    figures = tmp_path / "figures.json"
+    few = ["--connections", "150", "--files", "160", "--rate", "2x", "--seconds", "2", "--idle", "0.5", "--settle", "0"]
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / "million.py", "--style", style, "--json", str(figures), *few],
+        capture_output=True,
+        text=True,
+        timeout=2 * TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (held,) = json.loads(figures.read_text())
+    assert (held["connections"], held["workers"], held["lost"]) == (150, 2, [0, 0, 0])
+    assert held["messages"] > 0
+    assert "memory of the server" in done.stdout
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.usefixtures("load")
+def test_workers_are_compared_with_one_and_their_clients_counted() -> None:
+    few = ["--rounds", "1", "--seconds", "0.2", "--connections", "4", "--clients", "40"]
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / "scaling.py", "--mode", "burn", "balance", *few],
+        capture_output=True,
+        text=True,
+        timeout=3 * TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"\| esockd, 1 worker +\| +[\d,]+ \| +1.00 \|", done.stdout)
+    assert re.search(r"\| 4 workers, one socket for all +\|", done.stdout)
 
 
 def test_the_time_of_children_that_ended_is_not_forgotten() -> None:

@@ -10,25 +10,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.ports import steady_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 README = Path(__file__).resolve().parents[2] / "packages" / "esockd-cidr" / "README.md"
-TIMEOUT_S = 20
+TIMEOUT_S = 90
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[object]:
-    """Run the program on a free port, with its first rule exchanged; give the port once it listens."""
+    """Run the program, with its first rule exchanged; give the port once it listens."""
     programs: list[subprocess.Popen[bytes]] = []
 
     def run(first_rule: str) -> int:
         code = README.read_text().partition("<!-- skip: next -->\n```python\n")[2].partition("```")[0]
         assert code.count("5000") == 1
         assert code.count("allow 127.0.0.0/8") == 1
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port: int = probe.getsockname()[1]
+        port = steady_port()
         script = tmp_path / "program.py"
         script.write_text(code.replace("5000", str(port)).replace("allow 127.0.0.0/8", first_rule))
         program = subprocess.Popen([sys.executable, script], cwd=tmp_path)

@@ -13,6 +13,7 @@ import anyio
 import pytest
 import trustme
 from anyio.streams.tls import TLSStream
+from tests.integration.programs import running
 
 from esockd_core import Listener, StreamConnection, TlsOptions, UpstreamTlsOptions, open_listener
 from esockd_core.handlers import ForwardHandler
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-TIMEOUT_S = 30
+TIMEOUT_S = 90
 
 # It takes the header, and passes on by a header of its own what it understood of it.
 HAPROXY_CONFIG = """
@@ -57,23 +58,6 @@ http {{
     }}
 }}
 """
-
-
-@asynccontextmanager
-async def running(
-    command: list[str], entries: tuple[socket.socket, ...] = (), environment: dict[str, str] | None = None
-) -> AsyncIterator[None]:
-    """A program that inherits listening sockets, until the block ends."""
-    descriptors = [entry.fileno() for entry in entries]
-    program = await anyio.open_process(
-        command, stdout=None, stderr=None, pass_fds=descriptors, env={**os.environ, **(environment or {})}
-    )
-    async with program:
-        try:
-            yield
-        finally:
-            with suppress(ProcessLookupError):
-                program.terminate()
 
 
 @asynccontextmanager

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 import trustme
+from tests.integration.programs import running
 
-from esockd_core import CallbackHandler, Listener, StreamConnection, TlsOptions, open_listener
+from esockd_core import CallbackHandler, Listener, ProxyOptions, StreamConnection, TlsOptions, open_listener
 from esockd_proxyproto import Command
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-TIMEOUT_S = 30
+TIMEOUT_S = 90
 MODULE_FOLDERS = ("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/share/nginx/modules")
 
 HAPROXY_CONFIG = """
@@ -85,7 +86,7 @@ def facts(connection: StreamConnection) -> bytes:
         "peer": connection.peername,
         "socket": connection.socket_peername,
         "version": None if connection.proxy is None else connection.proxy.version,
-        "tls": None if tls is None else [tls.version, tls.server_name, tls.alpn, tls.ended_upstream],
+        "tls": None if tls is None else [tls.version, tls.server_name, tls.alpn, tls.ended_at_proxy],
         "name": None if certificate is None else certificate.common_name,
     }
     return json.dumps(seen).encode() + b"\n"
@@ -130,23 +131,6 @@ async def serving(handler: Handler, address: str = "127.0.0.1:0", **options: Any
             yield listener
 
 
-@asynccontextmanager
-async def running(
-    command: list[str], entries: list[socket.socket], environment: dict[str, str] | None = None
-) -> AsyncIterator[None]:
-    """A program that inherits listening sockets, until the block ends."""
-    descriptors = [entry.fileno() for entry in entries]
-    program = await anyio.open_process(
-        command, stdout=None, stderr=None, pass_fds=descriptors, env={**os.environ, **(environment or {})}
-    )
-    async with program:
-        try:
-            yield
-        finally:
-            with suppress(ProcessLookupError):
-                program.terminate()
-
-
 def entries(count: int) -> list[socket.socket]:
     return [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
 
@@ -171,7 +155,7 @@ async def test_haproxy_in_front(
 ) -> None:
     """Both versions of the header, TLS that ends at the proxy, and TLS that goes through it behind the header."""
     program, openssl = require_tool("haproxy"), require_tool("openssl")
-    options: dict[str, Any] = {"proxy_protocol": True, "trusted": ["127.0.0.1"]}
+    options: dict[str, Any] = {"proxy_protocol": ProxyOptions(trusted=["127.0.0.1"])}
     async with AsyncExitStack() as stack:
         plain = await stack.enter_async_context(serving(handler, **options))
         server_tls = TlsOptions(certfile=folder / "server.pem")
@@ -233,7 +217,7 @@ async def test_haproxy_checks_the_health_of_a_listener_without_a_word_in_its_log
 
     program, (entry, other) = require_tool("haproxy"), entries(2)
     with entry, other:
-        async with serving(note, proxy_protocol=True, trusted=["127.0.0.1"]) as listener:
+        async with serving(note, proxy_protocol=ProxyOptions(trusted=["127.0.0.1"])) as listener:
             config = tmp_path / "haproxy.cfg"
             config.write_text(CHECK_CONFIG.format(plain=place(listener), entry=entry.fileno(), other=other.fileno()))
             async with running([program, "-db", "-q", "-f", str(config)], [entry, other]):
@@ -250,7 +234,7 @@ async def test_nginx_in_front(handler: Handler, tmp_path: Path, require_tool: Ca
     module = next(filter(os.path.exists, (f"{folder}/ngx_stream_module.so" for folder in MODULE_FOLDERS)), None)
     if module is None:
         pytest.skip("needs nginx's stream module, which is not installed (.ci/run lists the Debian packages)")
-    async with serving(handler, proxy_protocol=True, trusted=["127.0.0.1"]) as listener:
+    async with serving(handler, proxy_protocol=ProxyOptions(trusted=["127.0.0.1"])) as listener:
         with entries(1)[0] as entry:
             config = tmp_path / "nginx.conf"
             entry_address = f"127.0.0.1:{entry.getsockname()[1]}"

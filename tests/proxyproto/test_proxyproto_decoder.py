@@ -8,9 +8,10 @@ from esockd_proxyproto import (
     Command,
     Decoder,
     Endpoint,
+    HeaderComplete,
     InvalidHeader,
+    InvalidOption,
     ProxyHeader,
-    ProxyProtocolError,
     Tlv,
     Tolerance,
     UnixEndpoint,
@@ -107,7 +108,7 @@ def test_a_wrong_tlv_is_found_before_the_rest_arrives() -> None:
 def test_bytes_after_the_header_are_not_the_decoders() -> None:
     decoder = Decoder()
     decoder.feed(HEADERS[0] + b"a")
-    with pytest.raises(ProxyProtocolError, match="the header is complete"):
+    with pytest.raises(HeaderComplete, match="the header is complete"):
         decoder.feed(b"b")
     assert decoder.trailing == b"a"
 
@@ -135,7 +136,7 @@ def test_the_decoder_keeps_its_options() -> None:
     assert Decoder(verify_checksum=False).feed(broken) is not None
     with pytest.raises(InvalidHeader, match="the limit is 216"):
         Decoder(max_length=216).feed(HEADERS[2][:14] + b"\0\xd9")
-    with pytest.raises(ValueError, match="max_length"):
+    with pytest.raises(InvalidOption, match="max_length"):
         Decoder(max_length=65536)
 
 

@@ -74,40 +74,42 @@ def _v2(**changes: Any) -> ProxyHeader:
     return ProxyHeader(source=A4, destination=B4).replace(**changes)
 
 
+def _forced(**changes: Any) -> ProxyHeader:
+    """A header as `_replace` makes it, which named tuples have and which checks nothing."""
+    return ProxyHeader(source=A4, destination=B4)._replace(**changes)
+
+
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        (_v2(version=3), "version is 3; the protocol has 1 and 2"),
-        (_v2(command=2), "command is 2"),
-        (_v2(family=4), "family 4 and transport"),
-        (_v2(transport=3), "transport 3"),
+        (_forced(version=3), "^version is 3: it takes 1 or 2"),
+        (_forced(command=2), "^command is 2: "),
+        (_forced(family=4), "^family is 4: "),
+        (_forced(transport=3), "^transport is 3: "),
         (_v2(transport=Transport.UNSPEC), "leave both unspecified or neither"),
-        (_v2(source=None), r"source is None; family INET needs an Endpoint\(host, port\)"),
-        (_v2(destination=A6), "destination host '2001:DB8::1' is not an IPv4 address"),
+        (_forced(source=None), r"^source is None: family INET needs an Endpoint\(host, port\)"),
+        (_v2(destination=A6), r"^destination\.host is '2001:DB8::1': it takes an IPv4 address\. To mix families"),
+        (_v2(family=Family.INET6), r"^source\.host is '192\.0\.2\.1': .* write the IPv4 one as ::ffff:a\.b\.c\.d"),
+        (_forced(source=Endpoint("localhost", 1)), r"^source\.host is 'localhost': .* Names are not looked up"),
+        (_forced(source=Endpoint("1.2.3.4\0", 1)), r"^source\.host is "),
+        (_forced(source=Endpoint("1.2.3.4", 65536)), r"^source\.port is 65536: it takes a whole number, 0 to 65535"),
+        (_forced(destination=Endpoint("1.2.3.4", -1)), r"^destination\.port is -1"),
+        (_forced(destination=("1.2.3.4", "80")), r"^destination\.port is '80'"),
+        (_v2(family=Family.UNIX), r"^source is Endpoint.*: family UNIX needs a UnixEndpoint\(path\)"),
         (
-            _v2(family=Family.INET6),
-            "source host '192.0.2.1' is not an IPv6 address; write an IPv4 one as ::ffff:a.b.c.d",
-        ),
-        (_v2(source=Endpoint("localhost", 1)), "source host 'localhost'"),
-        (_v2(source=Endpoint("1.2.3.4\0", 1)), "source host"),
-        (_v2(source=Endpoint("1.2.3.4", 65536)), "source port is 65536; ports are 0 to 65535"),
-        (_v2(destination=Endpoint("1.2.3.4", -1)), "destination port is -1"),
-        (_v2(destination=("1.2.3.4", "80")), "destination port is '80'"),
-        (_v2(family=Family.UNIX), r"source is Endpoint.*; family UNIX needs a UnixEndpoint\(path\)"),
-        (
-            ProxyHeader(source=UnixEndpoint("x" * 109), destination=UnixEndpoint("")),
-            "source path has 109 bytes; 108 fit",
+            _forced(family=Family.UNIX, source=UnixEndpoint("x" * 109)),
+            r"^source\.path is .* has 109 bytes, and 108 fit",
         ),
         (_v2(command=Command.LOCAL), "carry no addresses"),
         (_v2(family=Family.UNSPEC, transport=Transport.UNSPEC), "carry no addresses"),
-        (_v2(tlvs=(Tlv(1, bytes(65530)),)), "65545 bytes of addresses and TLVs"),
-        (_v2(tlvs=(Tlv(5, bytes(129)),)), "a UNIQUE_ID of 129 bytes; at most 128"),
-        (_v2(tlvs=(Tlv(3, b""), Tlv(3, b""))), "two TLVs of type CRC32C"),
+        (_v2(tlvs=(Tlv(1, bytes(65530)),)), "addresses and TLVs have 65545 bytes"),
+        (_v2(tlvs=(Tlv(5, bytes(129)),)), "a UNIQUE_ID has at most 128 bytes, not 129"),
+        (_v2(tlvs=(Tlv(3, b""), Tlv(3, b""))), "one TLV of type CRC32C"),
         (_v2(version=1, tlvs=(Tlv(1, b""),)), "version 1 has no TLVs"),
         (_v2(version=1, transport=Transport.DGRAM), "version 1 carries TCP over IPv4 and IPv6 alone"),
         (_v2(version=1, command=Command.LOCAL), "carry no addresses"),
-        (_v2(version=1, destination=A6), "destination host"),
-        (ProxyHeader(1, source=UnixEndpoint("/a"), destination=UnixEndpoint("/b")), "use version=2"),
+        (_v2(version=1, destination=A6), r"^destination\.host"),
+        (ProxyHeader(1, source=UnixEndpoint("/a"), destination=UnixEndpoint("/b")), r"Use version=2"),
     ],
 )
 def test_encode_refuses_what_the_protocol_cannot_say(header: ProxyHeader, message: str) -> None:
@@ -116,18 +118,49 @@ def test_encode_refuses_what_the_protocol_cannot_say(header: ProxyHeader, messag
     assert isinstance(caught.value, ProxyProtocolError)
 
 
-def test_a_header_is_not_made_of_tlvs_out_of_range() -> None:
-    with pytest.raises(UnencodableHeader, match="a TLV of type 256"):
-        ProxyHeader(tlvs=[Tlv(256, b"")])
-    with pytest.raises(UnencodableHeader, match="with 65536 bytes"):
-        ProxyHeader(tlvs=[Tlv(1, bytes(65536))])
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"version": 3}, "^version is 3: it takes 1 or 2"),
+        ({"command": 2}, r"^command is 2: it takes Command\.LOCAL, Command\.PROXY"),
+        ({"family": 4}, "^family is 4: "),
+        ({"transport": "TCP"}, "^transport is 'TCP': "),
+        ({"source": "192.0.2.1"}, r"^source is '192\.0\.2\.1': it takes an Endpoint, .* Write Endpoint"),
+        ({"source": ("192.0.2.1",)}, r"^source is \('192\.0\.2\.1',\): it takes an Endpoint"),
+        ({"source": ("localhost", 80)}, r"^source\.host is 'localhost': it takes an IPv4 address\. Names are not"),
+        ({"source": Endpoint("fe80::1%eth0", 80)}, r"^source\.host is 'fe80::1%eth0': it takes an IPv6 address"),
+        ({"source": (b"192.0.2.1", 80)}, r"^source\.host is b'192"),
+        ({"destination": Endpoint("192.0.2.1", 65536)}, r"^destination\.port is 65536"),
+        ({"destination": ("192.0.2.1", True)}, r"^destination\.port is True"),
+        ({"destination": ("192.0.2.1", "80")}, r"^destination\.port is '80'"),
+        ({"source": UnixEndpoint("x" * 109)}, r"^source\.path is b'x{80}'\.\.\.: it has 109 bytes"),
+        ({"source": None}, "source and destination go together"),
+        ({"destination": None}, "source and destination go together"),
+        ({"tlvs": [Tlv(256, b"")]}, "^tlvs is 256: a TLV's type is 0 to 255"),
+        ({"tlvs": [Tlv(1, bytes(65536))]}, "a TLV's value is at most 65535 bytes"),
+        ({"tlvs": [Tlv(1, "h2")]}, "^tlvs is 'h2': a TLV's value is at most 65535 bytes"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_header_is_checked_when_it_is_built(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(UnencodableHeader, match=message):
+        ProxyHeader(**{"source": A4, "destination": B4, **fields})
+    with pytest.raises(UnencodableHeader, match=message):
+        ProxyHeader(source=A4, destination=B4).replace(**fields)
+
+
+def test_the_tuples_that_sockets_give_are_endpoints() -> None:
+    header = ProxyHeader(source=("192.0.2.1", 56324), destination=("198.51.100.7", 443))
+    assert header == ProxyHeader(source=A4, destination=B4)
+    assert header.source == A4
+    assert isinstance(header.source, Endpoint)
+    assert ProxyHeader(source=("::1", 5, 0, 0), destination=("::1", 6, 0, 0)).source == Endpoint("::1", 5)
 
 
 def test_encode_refuses_padding_that_no_noop_fills() -> None:
     for pad_to in (29, 30):
-        with pytest.raises(UnencodableHeader, match="the header has 28 bytes: a NOOP of 3 or more"):
+        with pytest.raises(UnencodableHeader, match=f"^pad_to is {pad_to}: the header has 28 bytes, and a NOOP of 3"):
             encode(_v2(), pad_to=pad_to)
-    with pytest.raises(UnencodableHeader, match="more than pad_to=27"):
+    with pytest.raises(UnencodableHeader, match=r"^pad_to is 27: the header has 28 bytes already"):
         encode(_v2(), pad_to=27)
     with pytest.raises(UnencodableHeader, match="version 1 has no"):
         encode(_v2(version=1), pad_to=100)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 from typing import TYPE_CHECKING
 
 import anyio
@@ -23,8 +24,8 @@ from esockd_proxyproto import (
     encode,
 )
 from esockd_proxyproto.streams import (
-    HeaderTimeoutError,
-    HeaderTruncatedError,
+    HeaderTimeout,
+    HeaderTruncated,
     ProxiedStream,
     look_for_header,
     receive_header,
@@ -60,7 +61,7 @@ async def stream_pair() -> AsyncIterator[tuple[ByteStream, ByteStream]]:
         tasks.start_soon(listener.serve, keep)
         port = listener.extra(SocketAttribute.local_port)
         async with await anyio.connect_tcp("127.0.0.1", port) as client:
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 await arrived.wait()
             async with accepted[0]:
                 yield client, accepted[0]
@@ -68,7 +69,7 @@ async def stream_pair() -> AsyncIterator[tuple[ByteStream, ByteStream]]:
 
 
 async def receive_all(stream: ByteStream) -> bytes:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         return b"".join([data async for data in stream])
 
 
@@ -120,9 +121,43 @@ async def test_a_stalled_header_meets_the_deadline(
 ) -> None:
     async with stream_pair() as (client, server):
         await client.send(b"PROXY TCP4 192.0.2.1")
-        with anyio.fail_after(10), pytest.raises(HeaderTimeoutError, match=r"within 0\.05 s; 20 bytes") as caught:
-            await receive(server, timeout_s=0.05)
+        with anyio.fail_after(30), pytest.raises(HeaderTimeout, match=r"within 0\.05 s; 20 bytes") as caught:
+            await receive(server, timeout=0.05)
         assert caught.value.received == b"PROXY TCP4 192.0.2.1"
+
+
+async def test_a_header_that_dribbles_meets_the_deadline_of_the_whole() -> None:
+    async with stream_pair() as (client, server), anyio.create_task_group() as tasks:
+
+        async def dribble() -> None:
+            for byte in encode(HEADERS[2]):
+                await client.send(bytes([byte]))
+                await anyio.sleep(0.02)
+
+        tasks.start_soon(dribble)
+        with anyio.fail_after(30), pytest.raises(HeaderTimeout):
+            await receive_header(server, timeout=0.2)
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("receive", [receive_header, look_for_header])
+async def test_a_header_that_came_in_time_counts_although_the_program_stalled_beyond_the_deadline(
+    receive: Callable[..., Awaitable[object]],
+) -> None:
+    async with stream_pair() as (client, server), anyio.create_task_group() as tasks:
+        received: list[object] = []
+
+        async def note() -> None:
+            received.append(await receive(server, timeout=0.2))
+
+        tasks.start_soon(note)
+        await anyio.wait_all_tasks_blocked()
+        os.write(client.extra(SocketAttribute.raw_socket).fileno(), encode(HEADERS[0]))
+        time.sleep(0.3)  # noqa: ASYNC251 - the program blocks its event loop
+        with anyio.fail_after(30):
+            while not received:  # noqa: ASYNC110 - bounded above
+                await anyio.sleep(0.01)
+    assert received in ([HEADERS[0]], [(HEADERS[0], b"")])
 
 
 @pytest.mark.parametrize("receive", [receive_header, look_for_header])
@@ -132,7 +167,7 @@ async def test_a_header_cut_short_is_told_from_an_invalid_one(
     async with stream_pair() as (client, server):
         await client.send(b"PROXY TCP4 192.0.2.1")
         await client.send_eof()
-        with pytest.raises(HeaderTruncatedError, match="closed after 20 bytes") as caught:
+        with pytest.raises(HeaderTruncated, match="closed after 20 bytes") as caught:
             await receive(server)
         assert caught.value.received == b"PROXY TCP4 192.0.2.1"
 
@@ -143,15 +178,15 @@ async def test_a_wrong_header_is_invalid_at_once(
 ) -> None:
     async with stream_pair() as (client, server):
         await client.send(b"PROXY TCP4 192.0.2.256 ")
-        with anyio.fail_after(10), pytest.raises(InvalidHeader):
-            await receive(server, timeout_s=60)
+        with anyio.fail_after(30), pytest.raises(InvalidHeader):
+            await receive(server, timeout=60)
 
 
 async def test_another_protocol_is_no_header() -> None:
     async with stream_pair() as (client, server):
         await client.send(b"G")
-        with anyio.fail_after(10), pytest.raises(NotProxyHeader):
-            await receive_header(server, timeout_s=None)
+        with anyio.fail_after(30), pytest.raises(NotProxyHeader):
+            await receive_header(server, timeout=None)
 
 
 @pytest.mark.parametrize("header", HEADERS)
@@ -181,8 +216,8 @@ async def test_looking_for_a_header_takes_silence_for_none(data: bytes) -> None:
     async with stream_pair() as (client, server):
         if data:
             await client.send(data)
-        with anyio.fail_after(10):
-            assert await look_for_header(server, timeout_s=0.05) == (None, data)
+        with anyio.fail_after(30):
+            assert await look_for_header(server, timeout=0.05) == (None, data)
 
 
 async def test_a_proxied_stream_has_the_addresses_of_its_header() -> None:
@@ -226,3 +261,34 @@ async def test_a_proxied_stream_is_a_byte_stream() -> None:
         await stream.aclose()
         with pytest.raises(anyio.ClosedResourceError):
             await server.send(b"x")
+
+
+async def test_a_proxied_stream_gives_no_byte_to_two_tasks_and_none_after_its_end() -> None:
+    async with stream_pair() as (_, server):
+        stream = ProxiedStream(server, None, b"unread")
+        busy: list[str] = []
+
+        async def receive() -> None:
+            try:
+                await stream.receive(6)
+            except anyio.BusyResourceError:
+                busy.append("busy")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(receive)
+            tasks.start_soon(receive)
+        assert busy == ["busy"]
+    async with stream_pair() as (_, server):
+        stream = ProxiedStream(server, None, b"unread")
+        await stream.aclose()
+        with pytest.raises(anyio.ClosedResourceError):
+            await stream.receive()
+
+
+@pytest.mark.parametrize("max_bytes", [0, -1])
+@pytest.mark.parametrize("unread", [b"", b"unread"])
+async def test_a_proxied_stream_refuses_to_receive_less_than_a_byte(max_bytes: int, unread: bytes) -> None:
+    async with stream_pair() as (client, server):
+        await client.send(b"sent")
+        with pytest.raises(ValueError, match="max_bytes"):
+            await ProxiedStream(server, None, unread).receive(max_bytes)

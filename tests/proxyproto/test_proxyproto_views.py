@@ -115,5 +115,8 @@ def test_an_ssl_value_inside_another_is_a_raw_sub_tlv() -> None:
 def test_a_malformed_value_spoils_its_view_and_not_the_header(tlv: Tlv, view: str) -> None:
     header = received(tlv)
     assert header.tlvs == (tlv,)
-    with pytest.raises(InvalidTlv):
+    with pytest.raises(InvalidTlv) as raised:
         getattr(header, view)
+    assert raised.value.option == f"TLV 0x{tlv.type:02x}"
+    assert isinstance(raised.value.value, bytes)
+    assert tlv.value.endswith(raised.value.value)

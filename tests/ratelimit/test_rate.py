@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esockd_ratelimit import InvalidRateError, Rate, RateLimitError
+from esockd_ratelimit import InvalidRate, KeyedTokenBucket, Rate, RateLimitError, TokenBucket
 
 
 @pytest.mark.parametrize(
@@ -43,13 +45,13 @@ def test_a_rate_is_read_exactly(text: str, per_s: int | Fraction, burst: int | F
         ("inf/s", "is not a rate"),
         ("100/s burst", "is not a rate"),
         ("100/s burst 10 20", "is not a rate"),
-        ("100/fortnight", "unknown unit 'fortnight'"),
-        ("100/0s", "interval of 0"),
-        ("100/s burst 0.5", "burst must be at least 1"),
+        ("100/fortnight", "'fortnight' is not a unit"),
+        ("100/0s", "an interval is more than 0"),
+        ("100/s burst 0.5", "burst is Fraction(1, 2): it takes a number, 1 or more"),
     ],
 )
 def test_text_that_is_no_rate_is_refused_with_what_is_allowed(text: str, part: str) -> None:
-    with pytest.raises(InvalidRateError, match=part) as caught:
+    with pytest.raises(InvalidRate, match=re.escape(part)) as caught:
         Rate.parse(text)
     assert isinstance(caught.value, ValueError)
     assert isinstance(caught.value, RateLimitError)
@@ -57,12 +59,12 @@ def test_text_that_is_no_rate_is_refused_with_what_is_allowed(text: str, part: s
 
 @pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), -0.5, True, "100/s", None, 1j])
 def test_a_number_that_is_no_rate_is_refused(value: float) -> None:
-    with pytest.raises(InvalidRateError, match="a rate must be"):
+    with pytest.raises(InvalidRate, match=f"^rate is {re.escape(repr(value))}: it takes "):
         Rate(value)
 
 
 def test_text_in_place_of_a_number_is_pointed_to_parse() -> None:
-    with pytest.raises(InvalidRateError, match=r"Rate\.parse"):
+    with pytest.raises(InvalidRate, match=r"Rate\.parse"):
         Rate("100/s")  # type: ignore[arg-type]
 
 
@@ -82,6 +84,32 @@ def test_a_burst_given_beside_a_rate_goes_before_its_own() -> None:
     assert Rate.of(Rate(5, 10)) == Rate(5, 10)
     assert Rate.of(Rate(5, 10), 20) == Rate(5, 20)
     assert Rate.of(5, 20) == Rate(5, 20)
+    assert Rate.of("5/s burst 10", 20) == Rate(5, 20)
+
+
+def test_a_text_stands_for_a_rate_wherever_one_is_taken() -> None:
+    rate = Rate(Fraction(1, 12))
+    assert Rate.of("5/min") == rate
+    assert TokenBucket("5/min").rate == KeyedTokenBucket("5/min").rate == rate
+    bucket, keyed = TokenBucket(1), KeyedTokenBucket(1)
+    bucket.reconfigure("5/min")
+    keyed.reconfigure("5/min", 3)
+    assert (bucket.rate, keyed.rate) == (rate, Rate(Fraction(1, 12), 3))
+    for call in (TokenBucket, KeyedTokenBucket, bucket.reconfigure, keyed.reconfigure):
+        with pytest.raises(InvalidRate, match=r"^rate is 'fast': that is not a rate"):
+            call("fast")
+
+
+@pytest.mark.parametrize("text", [None, 5, b"5/s"])
+def test_only_text_is_parsed(text: Any) -> None:
+    with pytest.raises(InvalidRate, match="it takes text, not"):
+        Rate.parse(text)
+
+
+def test_a_number_too_long_for_python_is_no_rate_and_no_other_error() -> None:
+    with pytest.raises(InvalidRate, match="that is not a rate"):
+        Rate.parse("9" * 5000)
+    assert Rate.parse(str(Rate(5e-324))) == Rate(5e-324)
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from anyio.abc import SocketAttribute, SocketListener, SocketStream
+from anyio import TypedAttributeProvider
+from anyio.abc import AsyncResource, Listener, SocketAttribute, SocketListener, SocketStream
 
-from esockd_ratelimit import CompositeLimiter, InvalidRateError, KeyedTokenBucket, TokenBucket
+from esockd_ratelimit import CompositeLimiter, InvalidOption, InvalidRate, KeyedTokenBucket, TokenBucket
 from esockd_ratelimit.listener import RateLimitedListener, peer_host
 from esockd_ratelimit.testing import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
+
+    from anyio.abc import TaskGroup
 
 pytestmark = pytest.mark.anyio
 
@@ -114,7 +117,7 @@ async def test_a_connection_that_waits_is_closed_with_the_server() -> None:
         stream = await anyio.connect_tcp("127.0.0.1", port)
         await until_somebody_waits(bucket)
     async with stream:
-        with anyio.fail_after(10), pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+        with anyio.fail_after(30), pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
             await stream.receive()
     assert bucket.waiters == 0
 
@@ -173,7 +176,80 @@ async def test_the_peers_host_is_the_source() -> None:
 
 async def test_options_that_make_no_sense_are_refused() -> None:
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as inner:
-        with pytest.raises(InvalidRateError, match="needs a limiter"):
+        with pytest.raises(InvalidOption, match="needs a limiter"):
             RateLimitedListener(inner)
-        with pytest.raises(InvalidRateError, match="when_limited"):
+        with pytest.raises(InvalidOption, match=r"^when_limited is 'drop': it takes 'close' or 'wait'"):
             RateLimitedListener(inner, TokenBucket(1), when_limited="drop")  # type: ignore[arg-type]
+        with pytest.raises(InvalidOption, match=r"^source_limiter is .*: it takes a limiter or a rate"):
+            RateLimitedListener(inner, source_limiter=object())  # type: ignore[arg-type]
+        with pytest.raises(InvalidRate, match=r"^rate is 'fast'"):
+            RateLimitedListener(inner, "fast")
+
+
+async def test_rates_stand_for_buckets() -> None:
+    async with serving(limiter="0/s burst 2", source_limiter=3) as (listener, port):
+        assert isinstance(listener.limiter, TokenBucket)
+        assert isinstance(listener.source_limiter, KeyedTokenBucket)
+        assert [await is_served(port) for _ in range(3)] == [True, True, False]
+
+
+@pytest.mark.parametrize("when_limited", ["close", "wait"])
+async def test_a_limiter_that_fails_costs_one_connection_and_not_the_listener(
+    when_limited: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken:
+        def try_acquire(self, n: int = 1) -> bool:
+            raise ZeroDivisionError
+
+        def wait_time(self, n: int = 1) -> float:
+            raise ZeroDivisionError
+
+        async def acquire(self, n: int = 1) -> None:
+            raise ZeroDivisionError
+
+    async with serving(limiter=Broken(), when_limited=when_limited) as (listener, port):
+        for _ in range(9):
+            assert not await is_served(port)
+        listener.limiter = TokenBucket(1)
+        assert await is_served(port)
+        assert (listener.accepted, listener.closed_rate_limited, listener.closed_other_reasons) == (1, 0, 9)
+    logged = [record for record in caplog.records if record.name == "esockd_ratelimit"]
+    assert len(logged) == 4  # of the first, second, fourth and eighth
+    assert all(record.exc_info for record in logged)
+
+
+class DeadStream(AsyncResource, TypedAttributeProvider):
+    """A TCP connection whose client is gone: it has a family and no remote address, and even closing fails."""
+
+    def __init__(self) -> None:
+        self.is_closed = False
+
+    @property
+    def extra_attributes(self) -> dict[Any, Callable[[], Any]]:
+        return {SocketAttribute.family: lambda: socket.AF_INET}
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+        raise anyio.BrokenResourceError
+
+
+class OneStream(Listener[DeadStream]):
+    """Gives one stream, and raises what its handler raises."""
+
+    def __init__(self, stream: DeadStream) -> None:
+        self.stream = stream
+
+    async def serve(self, handler: Callable[[DeadStream], Any], task_group: TaskGroup | None = None) -> None:
+        await handler(self.stream)
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+async def test_a_client_that_is_gone_spends_no_token_and_cannot_stop_the_listener() -> None:
+    stream, bucket = DeadStream(), TokenBucket(0, 1)
+    listener = RateLimitedListener(OneStream(stream), bucket)
+    await listener.serve(lambda _: pytest.fail("nobody is there to be served"))
+    assert stream.is_closed
+    assert bucket.peek() == 1
+    assert (listener.accepted, listener.closed_early) == (0, 1)

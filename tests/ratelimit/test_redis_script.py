@@ -12,13 +12,13 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esockd_ratelimit import InvalidRateError, Rate
-from esockd_ratelimit._redis_script import SCRIPT, script_units
+from esockd_ratelimit import InvalidRate, Rate
+from esockd_ratelimit.redis._script import SCRIPT, script_units
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.ratelimit.conftest import RedisServer
+    from tests.redis_server import RedisServer
 
 US = 10**6
 START_US = 1_900_000_000 * US
@@ -136,5 +136,14 @@ def test_a_change_of_rate_keeps_the_tokens(client: redis.Redis) -> None:
 
 def test_numbers_too_large_to_be_exact_in_a_script_are_refused() -> None:
     assert script_units(Rate(10**9)) == (10**9, US, 10**15)
-    with pytest.raises(InvalidRateError, match=r"2\*\*53"):
+    with pytest.raises(InvalidRate, match=r"2\*\*53"):
         script_units(Rate(10**10))
+
+
+def test_a_float_that_the_script_cannot_hold_is_answered_with_two_exact_ways_to_write_it() -> None:
+    with pytest.raises(InvalidRate, match="above 2") as raised:
+        script_units(Rate(5 / 60))
+    assert raised.value.hint is not None
+    assert 'Rate.parse("5/min")' in raised.value.hint
+    assert "Fraction(5, 60)" in raised.value.hint
+    assert script_units(Rate.parse("5/min")) == script_units(Rate(Fraction(5, 60)))

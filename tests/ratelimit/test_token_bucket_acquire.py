@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from esockd_ratelimit import BurstExceededError, InvalidTokensError, QueueFullError, TokenBucket
+from esockd_ratelimit import BurstExceeded, InvalidTokens, QueueFull, TokenBucket
 from esockd_ratelimit.testing import FakeClock
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Waiters:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             async with anyio.create_task_group() as self.tasks:
                 yield
 
@@ -208,7 +208,7 @@ async def test_the_queue_is_bounded() -> None:
     async with waiters.running():
         await waiters.start("a")
         await waiters.start("b")
-        with pytest.raises(QueueFullError, match="2 callers already wait") as caught:
+        with pytest.raises(QueueFull, match="2 callers already wait") as caught:
             await waiters.bucket.acquire()
         assert caught.value.max_waiters == 2
         assert waiters.bucket.wait_time() == 3.0
@@ -218,9 +218,9 @@ async def test_the_queue_is_bounded() -> None:
 
 async def test_requests_that_can_never_be_granted_do_not_wait() -> None:
     bucket = TokenBucket(1, 5, FakeClock())
-    with pytest.raises(BurstExceededError):
+    with pytest.raises(BurstExceeded):
         await bucket.acquire(6)
-    with pytest.raises(InvalidTokensError):
+    with pytest.raises(InvalidTokens):
         await bucket.acquire(-1)
 
 

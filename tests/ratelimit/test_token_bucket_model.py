@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from esockd_ratelimit import BurstExceededError, Rate, Reservation, TokenBucket, WaitTooLongError
+from esockd_ratelimit import BurstExceeded, Rate, Reservation, TokenBucket, WaitTooLong
 from esockd_ratelimit.testing import FakeClock
 
 NS = 10**9
@@ -122,7 +122,7 @@ class BucketMachine(RuleBasedStateMachine):
         if n > self.model.rate.burst:
             try:
                 self.bucket.try_acquire(n)
-            except BurstExceededError:
+            except BurstExceeded:
                 return
             raise AssertionError
         granted = not n or self.model.tokens >= n
@@ -137,8 +137,8 @@ class BucketMachine(RuleBasedStateMachine):
         if wait_s == math.inf or (max_wait is not None and wait_s > max_wait):
             try:
                 self.bucket.reserve(n, max_wait)
-            except WaitTooLongError as error:
-                assert error.wait_s == wait_s  # noqa: PT017 - a rule of a machine, not a test
+            except WaitTooLong as error:
+                assert error.wait_time == wait_s  # noqa: PT017 - a rule of a machine, not a test
                 return
             raise AssertionError
         self.reservations.append((self.bucket.reserve(n, max_wait), self.model.claim(n)))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import ipaddress
 from typing import assert_type
 
-from esockd_cidr import AccessList, Action, Match, Rule
+from esockd_cidr import AccessList, Action, Finding, Match, Rule, RuleAt, lint
 
 
 def rules_come_as_text_pairs_and_rules() -> None:
@@ -22,6 +22,8 @@ def addresses_come_as_text_bytes_and_objects() -> None:
     assert_type(access.allows("10.0.0.1"), bool)
     assert_type(access.allows(b"\x0a\x00\x00\x01"), bool)
     assert_type(access.allows(ipaddress.ip_address("10.0.0.1")), bool)
+    assert_type(access.allows(("10.0.0.1", 80)), bool)
+    assert_type(access.allows(("::1", 80, 0, 0)), bool)
     assert_type(access.match("10.0.0.1"), Match | None)
 
 
@@ -31,3 +33,10 @@ def a_match_says_what_decided() -> None:
         assert_type(match.action, Action)
         assert_type(match.rule, Rule)
         assert_type(match.index, int)
+
+
+def findings_have_lines_and_rules() -> None:
+    findings = lint("deny all;")
+    assert_type(findings, list[Finding])
+    assert_type(findings[0].others, tuple[RuleAt, ...])
+    assert_type(findings[0].others[0].rule, Rule)

@@ -38,6 +38,8 @@ async def a_connection_in_memory_is_served_by_both_styles() -> None:
         assert_type(await exchange(peer, b"x"), bytes)
         BufferedByteReceiveStream(peer)
         await peer.send("text")  # type: ignore[arg-type]
+    async with memory_connection().served_by(handle, raise_failure=False) as peer:
+        assert_type(peer, MemoryPeer)
     memory_connection(chunk_byte=1)  # type: ignore[call-arg]
     await memory_connection().serve(CallbackHandler)  # type: ignore[arg-type]
 

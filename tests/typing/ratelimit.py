@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import assert_type
+from typing import TYPE_CHECKING, assert_type
 
 from esockd_ratelimit import (
     CompositeLimiter,
@@ -16,7 +16,11 @@ from esockd_ratelimit import (
     TokenBucket,
     Verdict,
 )
-from esockd_ratelimit.redis import RedisTokenBucket
+from esockd_ratelimit.listener import RateLimitedListener
+from esockd_ratelimit.redis import KeyedRedisTokenBucket, RedisTokenBucket
+
+if TYPE_CHECKING:
+    from anyio.abc import Listener, SocketStream
 
 
 def rates_come_as_numbers_fractions_and_rates() -> None:
@@ -24,7 +28,9 @@ def rates_come_as_numbers_fractions_and_rates() -> None:
     TokenBucket(0.5, burst=10)
     TokenBucket(Fraction(1, 3))
     TokenBucket(Rate.parse("100/s"), clock=lambda: 0)
-    TokenBucket("100/s")  # type: ignore[arg-type]
+    TokenBucket("100/s")
+    KeyedTokenBucket("5/min burst 10").reconfigure("6/min")
+    TokenBucket(b"100/s")  # type: ignore[arg-type]
 
 
 async def tokens_are_taken_promised_or_awaited(bucket: TokenBucket) -> None:
@@ -57,3 +63,16 @@ async def a_shared_bucket_is_a_limiter(url: str) -> Limiter:
         assert_type(await bucket.take(), bool)
         assert_type(bucket.try_acquire(), bool)
         return bucket
+
+
+async def shared_buckets_have_keys(url: str) -> None:
+    users = KeyedRedisTokenBucket(url, "users", "5/min", when_away="open")
+    assert_type(await users.take("alice"), bool)
+    await users.acquire("alice", 2)
+    KeyedRedisTokenBucket(url, "users", 1, when_away="panic")  # type: ignore[arg-type]
+
+
+def a_listener_takes_limiters_and_rates(listener: Listener[SocketStream], bucket: TokenBucket) -> None:
+    RateLimitedListener(listener, bucket, source_limiter=KeyedTokenBucket(5))
+    RateLimitedListener(listener, "500/s", source_limiter="5/s burst 10")
+    RateLimitedListener(listener, object())  # type: ignore[arg-type]

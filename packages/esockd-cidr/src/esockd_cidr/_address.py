@@ -1,4 +1,4 @@
-"""Addresses of peers: every form a program may hold one in, read as a version and an integer."""
+"""Addresses of peers, in every form a program may hold them, read as a version and an integer."""
 
 from __future__ import annotations
 
@@ -6,22 +6,25 @@ from socket import AF_INET, AF_INET6, inet_pton
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from esockd_cidr._errors import InvalidAddress
+from esockd_cidr._mistakes import why_no_peer
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
-Address: TypeAlias = "str | bytes | int | IPv4Address | IPv6Address"
-"""A peer: text (`unix:` and what follows for a Unix socket), 4 or 16 packed bytes, an integer beside its version, or an
-object of the standard library's `ipaddress`."""
+Address: TypeAlias = "str | bytes | int | IPv4Address | IPv6Address | tuple[str, int] | tuple[str, int, int, int]"
+"""A peer: text (`unix:`, with or without a path, for a Unix socket), 4 or 16 packed bytes, an integer with its version,
+an `ipaddress` object, or the tuple that `socket.getpeername` gives, of which the host counts."""
 
-ALLOWED: Final = "give text, 4 or 16 packed bytes, an integer with its version, or an ipaddress object"
+ALLOWED: Final = (
+    "it takes text, 4 or 16 packed bytes, an integer with its version, an ipaddress object or a socket's tuple"
+)
 
 
 def parse_address(address: Address, version: Literal[4, 6] | None = None) -> tuple[Literal[0, 4, 6], int]:
     """The version and the value of an address: IPv4 for an IPv4-mapped one, version 0 for a Unix peer.
 
     Raises:
-        InvalidAddress: It is no address.
+        InvalidAddress: If it is not an address.
     """
     if isinstance(address, str) and version is None:
         try:
@@ -35,25 +38,37 @@ def parse_address(address: Address, version: Literal[4, 6] | None = None) -> tup
     if isinstance(address, int) and not isinstance(address, bool):
         return _from_int(address, version)
     if version is not None:
-        raise InvalidAddress(address, "a version goes with an integer and with nothing else")
+        raise InvalidAddress("a version goes with an integer and nothing else", option="address", value=address)
+    if isinstance(address, tuple):
+        return _from_tuple(address)
     packed: object = address if isinstance(address, bytes) else getattr(address, "packed", None)
     if not isinstance(packed, bytes) or len(packed) not in (4, 16):
-        raise InvalidAddress(address, ALLOWED)
+        raise InvalidAddress(ALLOWED, option="address", value=address)
     value = int.from_bytes(packed)
     return (4, value) if len(packed) == 4 else _unmap(value)
 
 
 def not_an_address(text: str) -> InvalidAddress:
-    """The error for a text that is no address."""
-    return InvalidAddress(text, "write a plain IPv4 or IPv6 address, without port, brackets or blanks; no host name")
+    """The error for a text that is not an address."""
+    reason, hint = why_no_peer(text)
+    return InvalidAddress(reason, option="address", value=text, hint=hint)
+
+
+def _from_tuple(given: tuple[object, ...]) -> tuple[Literal[0, 4, 6], int]:
+    host = given[0] if len(given) in (2, 4) else None
+    if not isinstance(host, str) or host.startswith("unix:"):
+        reason = "a socket's tuple has a host and a port, and for IPv6 flow information and a scope id as well"
+        raise InvalidAddress(reason, option="address", value=given)
+    return parse_address(host)
 
 
 def _from_int(value: int, version: int | None) -> tuple[Literal[4, 6], int]:
     bits = {4: 32, 6: 128}.get(version or 0)
     if bits is None:
-        raise InvalidAddress(value, f"an integer needs its version, 4 or 6, beside it, not {version!r}")
+        raise InvalidAddress("an integer needs its version with it, 4 or 6", option="version", value=version)
     if not 0 <= value < 1 << bits:
-        raise InvalidAddress(value, f"an IPv{version} address as an integer is 0 to 2**{bits} - 1")
+        reason = f"an IPv{version} address as an integer is 0 to 2**{bits} - 1"
+        raise InvalidAddress(reason, option="address", value=value)
     return (4, value) if bits == 32 else _unmap(value)
 
 

@@ -1,4 +1,4 @@
-"""The networks of one family: where each starts, to find what a change touches, and the table compiled from them."""
+"""The networks of one address family: where each starts, to find what a change touches, and the compiled table."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ AnyTable = TypeVar("AnyTable", TableV4, TableV6)
 
 
 class Family(Generic[AnyTable]):
-    """The networks of a family with the ranks of their rules; a lower rank decides first.
+    """The networks of one family with the ranks of their rules; a lower rank decides first.
 
     Attributes:
-        table: What lookups read; a change exchanges it.
+        table: What lookups read; each change replaces it.
     """
 
     __slots__ = ("_firsts", "_ranks", "table")
@@ -42,21 +42,21 @@ class Family(Generic[AnyTable]):
         return self._ranks[begin:end]
 
     def add(self, network: Network, rank: int, network_of: Callable[[int], Network]) -> None:
-        """Let a rule take part."""
+        """Add the network of a rule."""
         at = bisect_left(self._firsts, network.first)
         self._firsts.insert(at, network.first)
         self._ranks.insert(at, rank)
         self._refresh(network, network_of)
 
     def remove(self, network: Network, rank: int, network_of: Callable[[int], Network]) -> None:
-        """Let a rule take part no more."""
+        """Remove the network of a rule."""
         at = self._ranks.index(rank, bisect_left(self._firsts, network.first))
         del self._firsts[at]
         del self._ranks[at]
         self._refresh(network, network_of)
 
     def _refresh(self, changed: Network, network_of: Callable[[int], Network]) -> None:
-        """Compile the addresses of one network anew."""
+        """Recompile the addresses of one network."""
         base = GAP
         inside: list[tuple[int, int, int, int]] = []
         for rank in self._touching(changed):
@@ -70,10 +70,12 @@ class Family(Generic[AnyTable]):
         self.table = self.table.with_spans(*spans, changed.last)
 
     def _touching(self, network: Network) -> Iterator[int]:
-        """The ranks of all networks inside and around a network, and of some beside it."""
+        """The ranks of all networks inside and around a network, and of a few next to it."""
         begin = bisect_left(self._firsts, network.first)
         yield from self._ranks[begin : bisect_right(self._firsts, network.last, begin)]
         first = network.first
         while first:
-            first &= first - 1  # what is around a network starts where it starts, less some of its lowest set bits
+            first &= (
+                first - 1
+            )  # a network around it starts at the same address with some of the lowest set bits cleared
             yield from self.at(first)

@@ -1,7 +1,7 @@
 """First match over nested networks, as disjoint spans that each know their winner.
 
-Networks nest or are disjoint. So what decides about an address is the least rank along one chain of networks, and over
-a family of addresses it changes only where a network begins or ends.
+Networks nest or are disjoint. The least rank along one chain of networks therefore decides about an address, and the
+winner changes only where a network begins or ends.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def flatten(first: int, last: int, base: int, networks: Iterable[tuple[int, int,
     Args:
         first: The lowest address.
         last: The highest address.
-        base: The least rank of what covers all of them.
+        base: The least rank that covers all of them.
         networks: First address, last address and rank of each network inside, sorted by first address, a network
             before those inside it.
 

@@ -1,4 +1,4 @@
-"""The ordered list of rules, which answers for an address and changes while it is in use."""
+"""The ordered list of rules: it answers for an address, and changes while it is in use."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from threading import Lock
 from typing import TYPE_CHECKING, Final, Literal
 
 from esockd_cidr._address import Address, not_an_address
-from esockd_cidr._errors import CidrError, DuplicateRule, InvalidPosition, InvalidRule, UnknownRule
+from esockd_cidr._errors import HitsNotCounted, InvalidPosition, UnknownRule
 from esockd_cidr._order import default_rank
-from esockd_cidr._rule import Action, Rule, RuleLike, parse_rules, to_action, to_rule
+from esockd_cidr._rule import Action, Rule, RuleLike, to_action, to_rule
+from esockd_cidr._rules import distinct, duplicate, parse_rules
 from esockd_cidr._ruleset import Ruleset
 
 if TYPE_CHECKING:
@@ -41,17 +42,17 @@ class Match:
 class AccessList:
     """Ordered allow/deny rules: the first that matches an address decides.
 
-    A list may change while other threads look addresses up: every lookup sees the rules before a change or after it.
+    A list may change while other threads look up addresses: every lookup sees the rules before a change or after it.
     A change that raises changes nothing. Lists can be copied (`copy.copy`) and pickled.
 
     Args:
         rules: Rules, texts such as `deny 10.0.0.0/8`, or pairs such as `("deny", "10.0.0.0/8")`.
         default: What happens to an address that no rule matches.
-        count_hits: Count for each rule how often it decided, for `hits()`. It makes lookups a little slower.
+        count_hits: Count how often each rule decides, for `hits()`. This makes lookups a little slower.
 
     Raises:
-        InvalidRule: A rule or the default is none.
-        DuplicateRule: A rule appears twice with the same action.
+        InvalidRule: If a rule or the default is not valid.
+        DuplicateRule: If a rule appears twice with the same action.
     """
 
     __slots__ = ("_changing", "_default", "_hits", "_ruleset", "_view")
@@ -61,8 +62,8 @@ class AccessList:
     ) -> None:
         self._changing = Lock()
         self._hits: dict[int, int] | None = {} if count_hits else None
-        self._default = to_action(default)
-        self._ruleset = Ruleset(_distinct(rules))
+        self._default = to_action(default, "default")
+        self._ruleset = Ruleset(distinct(rules))
         self._view = self._look()
 
     @classmethod
@@ -76,15 +77,10 @@ class AccessList:
             deny all;
 
         Raises:
-            InvalidRule: A rule is none; the error names it and its line.
-            DuplicateRule: A rule appears twice with the same action; the error names it and the second line.
+            InvalidRule: If a rule is not valid; the error names it and its line.
+            DuplicateRule: If a rule appears twice with the same action; the error names it and the second line.
         """
-        rules: dict[Rule, None] = {}
-        for line, rule in parse_rules(text):
-            if rule in rules:
-                raise DuplicateRule(rule, line)
-            rules[rule] = None
-        return cls(rules, default, count_hits)
+        return cls(parse_rules(text), default, count_hits)
 
     @property
     def default(self) -> Action:
@@ -100,8 +96,8 @@ class AccessList:
     def allows(self, address: Address, version: Literal[4, 6] | None = None) -> bool:
         """Whether the rules let an address in.
 
-        Where no rule asks for the address (there are none, or only rules for `all`), it is not read at all, and what is
-        no address gets the same answer as everything else.
+        Where no rule depends on the address (there are no rules, or only rules for `all`), the address is not read at
+        all, and a value that is not an address gets the same answer as any other.
 
             >>> office = AccessList(["deny 10.0.0.66", "allow 10.0.0.0/8"], default="deny")
             >>> office.allows("10.1.2.3"), office.allows("10.0.0.66"), office.allows("2001:db8::1")
@@ -113,7 +109,7 @@ class AccessList:
             version: 4 or 6, with an integer and with nothing else.
 
         Raises:
-            InvalidAddress: It is no address.
+            InvalidAddress: If it is not an address.
         """
         view = self._view
         if view.settled is not None:
@@ -143,11 +139,11 @@ class AccessList:
             1
 
         Args:
-            address: As for `allows`, and as there not read where no rule asks for it.
+            address: As for `allows`; not read where no rule depends on it.
             version: 4 or 6, with an integer and with nothing else.
 
         Raises:
-            InvalidAddress: It is no address.
+            InvalidAddress: If it is not an address.
         """
         with self._changing:  # rank and position have to be of one moment
             rank = self._view.rank(address, version)
@@ -160,59 +156,59 @@ class AccessList:
         return Match(rule.action, rule, index)
 
     def prepend(self, rule: RuleLike) -> None:
-        """Put a rule before all others.
+        """Insert a rule before all others.
 
         Raises:
-            InvalidRule: It is none.
-            DuplicateRule: The list holds it already, with the same action.
+            InvalidRule: If it is not a rule.
+            DuplicateRule: If the list holds it already, with the same action.
         """
         self._insert(0, rule)
 
     def append(self, rule: RuleLike) -> None:
-        """Put a rule behind all others.
+        """Insert a rule after all others.
 
         Raises:
-            InvalidRule: It is none.
-            DuplicateRule: The list holds it already, with the same action.
+            InvalidRule: If it is not a rule.
+            DuplicateRule: If the list holds it already, with the same action.
         """
         self._insert(None, rule)
 
     def insert(self, index: int, rule: RuleLike) -> None:
-        """Put a rule at a position, from 0; the rule that stands there and those behind it move back by one.
+        """Insert a rule at a position, from 0; the rule there and those after it move back by one.
 
         Raises:
-            InvalidRule: It is none.
-            DuplicateRule: The list holds it already, with the same action.
-            InvalidPosition: The position is negative or beyond the end of the list.
+            InvalidRule: If it is not a rule.
+            DuplicateRule: If the list holds it already, with the same action.
+            InvalidPosition: If the position is negative or beyond the end of the list.
         """
         self._insert(index, rule)
 
     def remove(self, rule: RuleLike) -> None:
-        """Take a rule out.
+        """Remove a rule.
 
         Raises:
-            InvalidRule: It is none.
-            UnknownRule: The list holds no such rule with that action.
+            InvalidRule: If it is not a rule.
+            UnknownRule: If the list holds no such rule with that action.
         """
         rule = to_rule(rule)
         with self._changing:
             rank = self._ruleset.find(rule)
             if rank is None:
-                raise UnknownRule(rule)
+                raise UnknownRule("the list holds no such rule with that action", option="rule", value=rule)
             self._ruleset.remove(rank)
             self._view = self._look()
             if self._hits is not None:
                 self._hits.pop(rank, None)
 
     def replace(self, rules: Iterable[RuleLike], default: Action | str | None = None) -> None:
-        """Exchange all rules at once, and the default if one is given. Hits are counted anew.
+        """Replace all rules at once, and the default if one is given. Hit counts start again from 0.
 
         Raises:
-            InvalidRule: A rule or the default is none.
-            DuplicateRule: A rule appears twice with the same action.
+            InvalidRule: If a rule or the default is not valid.
+            DuplicateRule: If a rule appears twice with the same action.
         """
-        action = self._default if default is None else to_action(default)
-        ruleset = Ruleset(_distinct(rules))
+        action = self._default if default is None else to_action(default, "default")
+        ruleset = Ruleset(distinct(rules))
         with self._changing:
             self._default = action
             self._ruleset = ruleset
@@ -221,7 +217,7 @@ class AccessList:
                 self._hits = {}
 
     def shadowed(self) -> list[Rule]:
-        """The rules that can never decide, because those before them, one or several together, match all they match.
+        """The rules that can never decide, because earlier ones, alone or together, match every peer they match.
 
         >>> [str(rule) for rule in AccessList(["deny 10.0.0.0/8", "allow 10.1.0.0/16"]).shadowed()]
         ['allow 10.1.0.0/16']
@@ -232,14 +228,14 @@ class AccessList:
             return [rule for rule, rank in zip(order.rules, order.ranks, strict=True) if rank not in deciding]
 
     def hits(self) -> dict[Rule | None, int]:
-        """How often each rule has decided, in the order of the rules; last, under None, how often the default has.
+        """How often each rule has decided, in the order of the rules; the default comes last, under None.
 
         Raises:
-            CidrError: The list was made without `count_hits`.
+            HitsNotCounted: If the list was made without `count_hits`.
         """
         with self._changing:
             if self._hits is None:
-                raise CidrError("this list does not count; make it with count_hits=True")
+                raise HitsNotCounted("this list does not count its hits", hint="Make it with count_hits=True.")
             order = self._ruleset.order
             counts: dict[Rule | None, int] = {
                 rule: self._hits.get(rank, 0) for rule, rank in zip(order.rules, order.ranks, strict=True)
@@ -251,7 +247,7 @@ class AccessList:
         return len(self._ruleset.order.rules)
 
     def __bool__(self) -> bool:
-        """True: a list without rules still decides, by its default."""
+        """True: even a list without rules decides, by its default."""
         return True
 
     def __iter__(self) -> Iterator[Rule]:
@@ -263,7 +259,7 @@ class AccessList:
             return self._ruleset.find(rule) is not None
 
     def __str__(self) -> str:
-        """The rules as they would be written in a file; the default, which has no such form, as a comment if `deny`."""
+        """The rules as a file would have them; a default of `deny`, which has no such form, is a comment."""
         comment = "# everyone else: deny\n" if self._default is Action.DENY else ""
         return "".join([*(f"{rule};\n" for rule in self.rules), comment])
 
@@ -279,9 +275,10 @@ class AccessList:
             rules = self._ruleset.order.rules
             position = len(rules) if index is None else index
             if not 0 <= position <= len(rules):
-                raise InvalidPosition(position, len(rules))
+                reason = f"a rule goes to a position from 0, before all others, to {len(rules)}, after them"
+                raise InvalidPosition(reason, option="index", value=position)
             if self._ruleset.find(rule) is not None:
-                raise DuplicateRule(rule)
+                raise duplicate(rule)
             if not self._ruleset.insert(position, rule):
                 self._rank_anew(position, rule)
             self._view = self._look()
@@ -300,17 +297,3 @@ class AccessList:
 
     def _look(self) -> View:
         return self._ruleset.view(default_rank(self._default))
-
-
-def _distinct(rules: Iterable[RuleLike]) -> list[Rule]:
-    if isinstance(rules, str):
-        raise InvalidRule(
-            rules, "rules are a list of texts, pairs or Rules; read one text of many with AccessList.parse"
-        )
-    fresh: dict[Rule, None] = {}
-    for given in rules:
-        rule = to_rule(given)
-        if rule in fresh:
-            raise DuplicateRule(rule)
-        fresh[rule] = None
-    return list(fresh)

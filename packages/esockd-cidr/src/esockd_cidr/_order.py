@@ -1,7 +1,7 @@
-"""The order of the rules: each has a rank, and a change gives no other rule a new one.
+"""The order of the rules: each has a rank, which changes of other rules leave alone.
 
-A rank is a number that grows with the position, and a last bit that is set for `allow`. So tables hold ranks and
-nothing else: the least rank decides, and its last bit says what.
+A rank is a number that grows with the position, followed by one bit that is set for `allow`. Tables need hold nothing
+but ranks: the least rank decides, and its last bit is the decision.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STEP: Final = 64
 
 
 def default_rank(action: Action) -> int:
-    """The rank of a list's default, behind that of every rule."""
+    """The rank of a list's default, after that of every rule."""
     return NUMBERS << 1 | (action is Action.ALLOW)
 
 
@@ -38,7 +38,7 @@ class Order:
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.rules = list(rules)
-        gap = NUMBERS // 2 // (len(self.rules) + 1)  # half of the numbers between the rules, the others around them
+        gap = NUMBERS // 2 // (len(self.rules) + 1)  # half of the numbers lie between the rules, the others around them
         begin = NUMBERS // 4 + gap
         self.ranks = array(
             "I", [begin + gap * at << 1 | (rule.action is Action.ALLOW) for at, rule in enumerate(self.rules)]
@@ -46,22 +46,22 @@ class Order:
         self._latest = -1
 
     def position(self, rank: int) -> int:
-        """Where the rule of a rank stands, from 0."""
+        """The position of the rule with this rank, from 0."""
         return bisect_left(self.ranks, rank)
 
     def rule(self, rank: int) -> Rule:
-        """The rule of a rank."""
+        """The rule with this rank."""
         return self.rules[bisect_left(self.ranks, rank)]
 
     def insert(self, position: int, rule: Rule) -> int | None:
-        """Put a rule at a position; return its rank, or None, changing nothing, when no number is left there."""
+        """Insert a rule and return its rank; when no number is left there, change nothing and return None."""
         before = self.ranks[position - 1] >> 1 if position else -1
         after = self.ranks[position] >> 1 if position < len(self.ranks) else NUMBERS
         if not position:
             number = after - STEP if self.ranks else NUMBERS // 2
         elif position == len(self.ranks):
             number = before + STEP
-        elif self._latest == after:  # rules that come one before the other, or one behind the other, leave room
+        elif self._latest == after:  # rules inserted each before the last one, or each after it, leave room
             number = after - 1
         elif self._latest == before:
             number = before + 1
@@ -76,7 +76,7 @@ class Order:
         return rank
 
     def remove(self, rank: int) -> None:
-        """Take out the rule of a rank."""
+        """Remove the rule with this rank."""
         position = self.position(rank)
         del self.rules[position]
         del self.ranks[position]

@@ -1,18 +1,15 @@
-"""Rules: an action and what it applies to, in nginx's words."""
+"""Rules: an action and what it applies to, written as in nginx."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from esockd_cidr._errors import InvalidRule
 from esockd_cidr._network import Network, parse_network
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-FORM: Final = "write allow or deny, one blank, and an address, a network, all or unix:"
+FORM: Final = "a rule is allow or deny, one blank, and an address, a network, all or unix:"
 
 
 class Action(StrEnum):
@@ -23,7 +20,7 @@ class Action(StrEnum):
 
 
 class Scope(StrEnum):
-    """What a rule can apply to beside a network."""
+    """What a rule can apply to other than a network."""
 
     ALL = "all"
     """Every peer: IPv4, IPv6 and Unix."""
@@ -33,14 +30,14 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """An action for the peers of a network or scope. Prints as it would be written: `deny 10.0.0.0/8`.
+    """An action for the peers of a network or scope. Prints as one would write it: `deny 10.0.0.0/8`.
 
     Attributes:
         action: `allow` or `deny`.
         target: The network, `Scope.ALL` or `Scope.UNIX`. The constructor also takes any of them as text.
 
     Raises:
-        InvalidRule: The action or the target is none.
+        InvalidRule: If the action or the target is not valid.
     """
 
     action: Action
@@ -52,7 +49,7 @@ class Rule:
 
     @property
     def masked(self) -> bool:
-        """Whether the rule was written with bits right of its prefix, as `deny 10.0.0.1/8`, that were cleared."""
+        """Whether the rule had bits set to the right of its prefix that were cleared, as in `deny 10.0.0.1/8`."""
         return isinstance(self.target, Network) and self.target.host_bits != 0
 
     @classmethod
@@ -60,25 +57,28 @@ class Rule:
         """Read one rule such as `deny 10.0.0.0/8`, with or without nginx's semicolon at the end.
 
         Raises:
-            InvalidRule: The text is no rule; the error names it and says why.
+            InvalidRule: If the text is not a rule; the error names it and says why.
         """
         if not isinstance(text, str):
-            raise InvalidRule(text, f"a rule is text such as deny 10.0.0.0/8, not {type(text).__name__}")
-        return _parse(text.strip(" \t\r\n").removesuffix(";").rstrip(" \t"), text)
+            raise InvalidRule(f"it takes text such as deny all, not {type(text).__name__}", option="rule", value=text)
+        return parse_rule(text.strip(" \t\r\n").removesuffix(";").rstrip(" \t"), text)
 
     def __str__(self) -> str:
         return f"{self.action} {self.target}"
+
+    def __repr__(self) -> str:
+        return f"Rule({str(self.action)!r}, {str(self.target)!r})"
 
 
 RuleLike: TypeAlias = Rule | str | tuple[Action | str, Network | Scope | str]
 """A rule, its text, or the pair of its action and target."""
 
 
-def to_action(given: object) -> Action:
-    """The action that a word stands for."""
+def to_action(given: object, option: str = "action") -> Action:
+    """The action that a word stands for, given as the argument `option`."""
     action = _ACTIONS.get(given) if isinstance(given, str) else None
     if action is None:
-        raise InvalidRule(given, "an action is allow or deny")
+        raise InvalidRule("it takes allow or deny", option=option, value=given)
     return action
 
 
@@ -89,37 +89,29 @@ def to_rule(given: object) -> Rule:
     if isinstance(given, str):
         return Rule.parse(given)
     if not isinstance(given, (tuple, list)) or len(given) != 2:
-        raise InvalidRule(given, 'a rule is a text such as "deny all", a pair ("deny", "all") or a Rule')
+        reason = 'it takes a text such as "deny all", a pair such as ("deny", "all") or a Rule'
+        raise InvalidRule(reason, option="rule", value=given)
     return Rule(*given)
 
 
-def parse_rules(text: str) -> Iterator[tuple[int, Rule]]:
-    """Read a whole text of rules: yield each with the number of its line, from 1.
+def parse_rule(text: str, given: str, line: int | None = None) -> Rule:
+    """Read one rule without its semicolon.
 
-    A rule ends with a semicolon or with its line; `#` begins a comment; empty lines mean nothing.
+    Args:
+        text: The rule.
+        given: What errors show as the rule.
+        line: Its line, when it was read from a whole text.
 
     Raises:
-        InvalidRule: A rule is none; the error names the line.
+        InvalidRule: If it is not a rule.
     """
-    if not isinstance(text, str):
-        raise InvalidRule(text, f"rules are text, not {type(text).__name__}; decode bytes first")
-    for number, line in enumerate(text.split("\n"), start=1):
-        *ended, rest = line.partition("#")[0].split(";")
-        words = [part.strip(" \t\r") for part in ended]
-        if rest := rest.strip(" \t\r"):
-            words.append(rest)
-        for word in words:
-            yield number, _parse(word, word, number)
-
-
-def _parse(text: str, given: str, line: int | None = None) -> Rule:
     action, _, target = text.replace("\t", " ").partition(" ")
     if action not in _ACTIONS or not target:
-        raise InvalidRule(given, FORM, line)
+        raise InvalidRule(FORM, option="rule", value=given, line=line)
     try:
         return Rule(action, target.lstrip(" "))
     except InvalidRule as error:
-        raise InvalidRule(given, error.reason, line) from None
+        raise InvalidRule(error.reason, option="rule", value=given, hint=error.hint, line=line) from None
 
 
 def _target(given: str) -> Network | Scope:

@@ -1,4 +1,4 @@
-"""All rules of a list, compiled: what a change keeps up to date and what lookups read."""
+"""All rules of a list, compiled: what changes keep up to date, and what lookups read."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class Ruleset:
         self._v6 = Family(TableV6, v6)
 
     def find(self, rule: Rule) -> int | None:
-        """The rank of a rule, or None when it is not in the list."""
+        """The rank of a rule, or None if the list does not hold it."""
         target = rule.target
         candidates = self._scopes[target] if isinstance(target, Scope) else self._family(target).at(target.first)
         return next((rank for rank in candidates if self.order.rule(rank) == rule), None)
 
     def insert(self, position: int, rule: Rule) -> bool:
-        """Put a rule at a position; False, changing nothing, when the rules have to be ranked anew for it."""
+        """Insert a rule; when that takes new ranks for all rules, change nothing and return False."""
         rank = self.order.insert(position, rule)
         if rank is None:
             return False
@@ -57,7 +57,7 @@ class Ruleset:
         return True
 
     def remove(self, rank: int) -> None:
-        """Take out the rule of a rank."""
+        """Remove the rule with this rank."""
         target = self.order.rule(rank).target
         if isinstance(target, Scope):
             self._scopes[target].remove(rank)
@@ -66,7 +66,7 @@ class Ruleset:
         self.order.remove(rank)
 
     def view(self, default: int) -> View:
-        """What lookups read, given the rank of the default."""
+        """What lookups read. `default` is the rank of the default."""
         for_all, for_unix = self._scopes[Scope.ALL], self._scopes[Scope.UNIX]
         fallback = for_all[0] if for_all else default
         unix = min(for_unix[0], fallback) if for_unix else fallback
@@ -74,11 +74,11 @@ class Ruleset:
         return View(settled, fallback, unix, self._v4.table, self._v6.table)
 
     def deciding(self) -> set[int]:
-        """The ranks that decide about at least one address, perhaps that of the default among them."""
+        """The ranks that decide about at least one address; the default's may be among them."""
         view = self.view(default_rank(Action.DENY))
         v6 = [*view.v6.spans(), (1 << 128, GAP)]
         ranks = {rank for _, rank in view.v4.spans()}
-        ranks.update(  # nobody has an IPv4-mapped address as such: it is looked up as the IPv4 address
+        ranks.update(  # an IPv4-mapped address is never looked up as such, but as the IPv4 address
             rank for (start, rank), (end, _) in pairwise(v6) if start < MAPPED_FIRST or end > MAPPED_LAST + 1
         )
         return {min(rank, view.fallback) for rank in ranks} | {view.unix}

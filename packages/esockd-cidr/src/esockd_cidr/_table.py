@@ -1,7 +1,7 @@
-"""The compiled table of one family: every address lies in a span, every span has the rank of the rule that wins there.
+"""The compiled table of one family: every address lies in a span, and every span has the rank of the rule that wins.
 
-The spans stand in pages. A page never changes: a change of rules makes new pages for the addresses it touches and a new
-table around them, so a lookup in another thread sees the old table or the new one, and needs no lock.
+The spans are kept in pages. A page never changes: a change of rules makes new pages for the addresses it touches and a
+new table around them, so that a lookup in another thread sees the old table or the new one, and needs no lock.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from typing import Self
 
 GAP: Final = 0xFFFFFFFF
-"""The rank where no network is: behind that of every rule and default."""
+"""The rank of addresses in no network, after that of every rule and default."""
 
-SPANS_A_PAGE: Final = 64  # a larger page is slower to search, a smaller one wastes memory on its header
-GROWTH: Final = 4  # pages are laid out anew when there are this many times the spans they were laid out for
+SPANS_A_PAGE: Final = 64  # a larger page is slower to search, a smaller one spends more memory on its header
+GROWTH: Final = 4  # with this many times the spans they were laid out for, pages are laid out again
 
 
 class IntSequence(Protocol):
-    """What the bounds of pages are kept in: `range` or `WideArray`."""
+    """What holds the bounds of pages: `range` or `WideArray`."""
 
     def __len__(self) -> int: ...
     @overload
@@ -35,7 +35,7 @@ class IntSequence(Protocol):
 
 
 class IntArray(IntSequence, Protocol):
-    """What the starts of spans are kept in: `array` or `WideArray`."""
+    """What holds the starts of spans: `array` or `WideArray`."""
 
     def __add__(self, other: Self, /) -> Self: ...
 
@@ -44,7 +44,7 @@ Column = TypeVar("Column", bound=IntArray)
 
 
 class Table(ABC, Generic[Column]):
-    """Spans of a family in pages; immutable.
+    """The spans of one family, in pages; immutable.
 
     Attributes:
         bounds: The first address of each page, which is also the start of its first span.
@@ -66,14 +66,14 @@ class Table(ABC, Generic[Column]):
 
     @classmethod
     def compile(cls, starts: list[int], ranks: list[int]) -> Self:
-        """Lay out the spans of a whole family, the first of which starts at 0."""
+        """Lay out the spans of a whole family; the first starts at 0."""
         bounds = cls._layout(starts)
         start_pages, rank_pages = cls._cut(cls._column(starts), array("I", ranks), bounds)
         count = sum(map(len, rank_pages))
         return cls(bounds, start_pages, rank_pages, count, laid_out_for=max(count, SPANS_A_PAGE))
 
     def with_spans(self, starts: list[int], ranks: list[int], last: int) -> Self:
-        """The table after a change of what is between the first start and the last address."""
+        """The table with other spans between the first start and the last address."""
         page, last_page = self._page_of(starts[0]), self._page_of(last)
         head, head_ranks = self.starts[page], self.ranks[page]
         tail, tail_ranks = self.starts[last_page], self.ranks[last_page]
@@ -149,7 +149,7 @@ class TableV4(Table["array[int]"]):
     """IPv4: pages of equal width, found by the top bits of the address.
 
     Attributes:
-        shift: How many bits of an address count inside a page.
+        shift: How many bits of an address lie inside a page.
     """
 
     __slots__ = ("shift",)
@@ -179,7 +179,7 @@ class TableV4(Table["array[int]"]):
 
 
 class TableV6(Table[WideArray]):
-    """IPv6: pages of equally many spans, because what is in use clusters in a few corners of the space."""
+    """IPv6: pages with equal numbers of spans, because the addresses in use cluster in a few corners of the space."""
 
     __slots__ = ()
     width = 128

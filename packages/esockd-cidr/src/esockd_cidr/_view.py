@@ -1,4 +1,4 @@
-"""What lookups read: everything that decides about an address, never changed, only exchanged."""
+"""What lookups read: everything that decides about an address. It is never changed, only replaced."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The rules of one moment, for lookups.
+    """The rules at one moment, for lookups.
 
     Attributes:
-        settled: The rank that decides about every peer, where no rule asks for the address; else None.
+        settled: The rank that decides about every peer, if no rule depends on the address; otherwise None.
         fallback: The rank of the first rule for all peers, or of the default.
         unix: The rank that decides about Unix peers.
         v4: The table of the IPv4 networks.
@@ -33,7 +33,7 @@ class View:
         """The rank that decides about an address.
 
         Raises:
-            InvalidAddress: It is no address, and not settled without it.
+            InvalidAddress: If it is not an address, and the answer depends on it.
         """
         if self.settled is not None:
             return self.settled

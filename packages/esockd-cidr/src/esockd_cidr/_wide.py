@@ -1,4 +1,4 @@
-"""An immutable array of 128-bit integers, for which the standard library has no type."""
+"""An immutable array of 128-bit integers; the standard library has none."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ LOW: Final = (1 << 64) - 1
 class WideArray:
     """Sorted integers of 128 bits, as two arrays of 64.
 
-    The lower half of each is kept only where one of them has a lower half: networks up to /64, which is how IPv6 is
-    routed and delegated, then take 8 bytes an entry instead of 16.
+    The array of lower halves is kept only if one of them is not 0. Networks up to /64, which is how IPv6 is routed and
+    delegated, thus take 8 bytes an entry instead of 16.
     """
 
     __slots__ = ("_high", "_low")
@@ -31,7 +31,7 @@ class WideArray:
         return cls(array("Q", [value >> 64 for value in values]), array("Q", [value & LOW for value in values]))
 
     def find(self, value: int) -> int:
-        """How many entries are at most the value: `bisect_right`, at the speed of the machine."""
+        """How many entries are at most the value: `bisect_right`, in C."""
         high = value >> 64
         end = bisect_right(self._high, high)
         if self._low is None:

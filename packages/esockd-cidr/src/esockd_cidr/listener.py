@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import anyio
-from anyio.abc import AsyncResource, Listener, SocketAttribute
+try:
+    import anyio
+    from anyio.abc import AsyncResource, Listener, SocketAttribute
+except ModuleNotFoundError as _missing:
+    raise ImportError('esockd_cidr.listener needs anyio: pip install "esockd-cidr[anyio]"') from _missing
 
 from esockd_cidr import AccessList, InvalidAddress
 
@@ -28,14 +32,14 @@ class AccessListener(Listener[StreamT]):
 
     Args:
         listener: Any listener, `anyio.create_tcp_listener`'s or another wrapper. It is closed with this one.
-        access: The rules, asked for each connection's remote address, so around a listener that takes PROXY headers
-            they judge the source. They may be changed at any time, and decide about new connections only.
+        access: The rules. They judge each connection's remote address, which is the source around a listener that
+            takes PROXY headers. They may change at any time, and decide about new connections only.
 
     Attributes:
-        access: The rules; another list can be put in their place.
+        access: The rules; may be set to another list.
         accepted: How many connections were handed on.
-        closed_forbidden: How many the rules refused; an address that is no IP address is refused too.
-        closed_early: How many had no remote address any more, because the client was gone.
+        closed_forbidden: How many the rules refused; an address that cannot be read is refused too.
+        closed_early: How many had no remote address any more, because the client had left.
     """
 
     def __init__(self, listener: Listener[StreamT], access: AccessList) -> None:
@@ -69,10 +73,13 @@ class AccessListener(Listener[StreamT]):
             return
         else:
             self.closed_forbidden += 1
-        await anyio.aclose_forcefully(stream)
+        with suppress(
+            Exception
+        ):  # a stream that cannot be closed properly, such as TLS cut short, is closed all the same
+            await anyio.aclose_forcefully(stream)
 
     def _lets_in(self, address: tuple[str, int] | str | bytes) -> bool:
         try:
-            return self.access.allows(address[0] if isinstance(address, tuple) else "unix:")
+            return self.access.allows(address if isinstance(address, tuple) else "unix:")
         except InvalidAddress:
             return False

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from esockd_core import BadValueError
 
 
 class ExitCode(IntEnum):
@@ -12,6 +18,8 @@ class ExitCode(IntEnum):
     FAILED = 1
     USAGE = 2
     CANNOT_START = 3
+    NOT_FOUND = 4
+    DENIED = 5
     INTERRUPTED = 130
 
 
@@ -38,3 +46,23 @@ class UsageError(CommandError):
 
     def __init__(self, message: str, *, code: str = "usage", hint: str | None = None) -> None:
         super().__init__(message, code=code, status=ExitCode.USAGE, hint=hint)
+
+
+def bad_value(error: BadValueError, subject: str, *, code: str = "bad_option", hint: str | None = None) -> UsageError:
+    """Say in the words of the command line that a value is wrong.
+
+    Args:
+        error: What is wrong with it.
+        subject: The option and its value as they were typed.
+        code: A word for scripts.
+        hint: What to do about it; the error's own hint when not given.
+    """
+    return UsageError(f"{subject}: {error.reason.removesuffix('.')}.", code=code, hint=hint or error.hint)
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str | None:
+    """A hint that names the word closest to a wrong one; None when none is close."""
+    from difflib import get_close_matches  # noqa: PLC0415 - where something is wrong
+
+    near = get_close_matches(given, known, n=1)
+    return f'Did you mean "{near[0]}"?' if near else None

@@ -6,16 +6,17 @@ import importlib
 import inspect
 import sys
 import traceback
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from esockd_cli._errors import CommandError, ExitCode, UsageError
+from esockd_cli._errors import CommandError, ExitCode, UsageError, did_you_mean
 from esockd_cli._values import parse_content
-from esockd_core import CallbackHandler, handlers
+from esockd_core import CallbackHandler, InvalidAddress, handlers, parse_address
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from esockd_core import Handler
 
 BUILT_IN: Final[dict[str, Handler]] = {
@@ -24,17 +25,19 @@ BUILT_IN: Final[dict[str, Handler]] = {
     "daytime": handlers.daytime,
     "chargen": handlers.chargen,
 }
+KINDS: Final = (*BUILT_IN, "static", "forward")
 FORMS: Final = (
     "echo, discard, daytime, chargen, static:TEXT, static:@FILE, forward:HOST:PORT or package.module:attribute"
 )
 
 
-def find_handler(text: str, app_dir: Path) -> tuple[str, Handler]:
+def find_handler(text: str, app_dir: Path, called: str = "--app-dir") -> tuple[str, Handler]:
     """Find a handler by its name on the command line.
 
     Args:
         text: One of `FORMS`.
         app_dir: The folder that user modules are found in, beside the usual places.
+        called: How this folder is called where it was given.
 
     Returns:
         The name for a listener of it, and the handler.
@@ -49,34 +52,60 @@ def find_handler(text: str, app_dir: Path) -> tuple[str, Handler]:
     if kind == "static" and colon:
         return kind, handlers.StaticHandler(parse_content("static", rest))
     if not colon:
-        near = get_close_matches(text, [*BUILT_IN, "forward", "static"], n=1)
-        hint = f'Did you mean "{near[0]}"?' if near else f"Handlers are {FORMS}."
+        hint = did_you_mean(text, KINDS) or f"Handlers are {FORMS}."
         raise UsageError(f'unknown handler "{text}".', code="unknown_handler", hint=hint)
-    return rest.rpartition(".")[2], _as_handler(text, _import_attribute(text, kind, rest, app_dir))
+    return rest.rpartition(".")[2], _as_handler(text, _import_attribute(text, kind, rest, app_dir, called))
 
 
-def _import_attribute(text: str, module_name: str, attribute: str, app_dir: Path) -> object:
+def name_of_handler(text: str) -> str:
+    """The name for a listener of a handler, which need not exist."""
+    kind, colon, rest = text.partition(":")
+    return kind if kind in KINDS or not colon else rest.rpartition(".")[2]
+
+
+def require_order(handler: str, listen: Sequence[str]) -> None:
+    """Recognise an address where the handler should be.
+
+    Raises:
+        UsageError: The two were swapped, or the handler was left out.
+    """
+    kind = handler.partition(":")[0]
+    if kind in KINDS:
+        return
+    try:
+        parse_address(handler)
+    except InvalidAddress:
+        return
+    first = listen[0] if listen[0].partition(":")[0] in KINDS else "echo"
+    raise UsageError(
+        f'"{handler}" is an address: the handler comes first.',
+        code="unknown_handler",
+        hint=f"Write: esockd open {first} {handler}",
+    )
+
+
+def _import_attribute(text: str, module_name: str, attribute: str, app_dir: Path, called: str) -> object:
     if not all(part.isidentifier() for part in (*module_name.split("."), *attribute.split("."))):
         raise UsageError(f'unknown handler "{text}".', code="unknown_handler", hint=f"Handlers are {FORMS}.")
     if not app_dir.is_dir():
-        raise UsageError(f'--app-dir: "{app_dir}" is no folder.')
-    sys.path.insert(0, str(app_dir.resolve()))
+        raise UsageError(f'{called}: "{app_dir}" is no folder.')
+    if sys.path[:1] != [folder := str(app_dir.resolve())]:  # or each reload of a configuration would add it
+        sys.path.insert(0, folder)
     try:
         found: object = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
-        raise _import_error(text, module_name, error, app_dir.resolve()) from error
+        raise _import_error(text, module_name, error, app_dir.resolve(), called) from error
     for name in attribute.split("."):
         try:
             found = getattr(found, name)
         except AttributeError as error:
             known = [known for known in vars(found) if not known.startswith("_")] if hasattr(found, "__dict__") else []
-            near = get_close_matches(name, known, n=1)
-            hint = f'Did you mean "{near[0]}"?' if near else None
-            raise UsageError(f'cannot import "{text}": it has no "{name}".', code="import_failed", hint=hint) from error
+            message, hint = f'cannot import "{text}": it has no "{name}".', did_you_mean(name, known)
+            raise UsageError(message, code="import_failed", hint=hint) from error
     return found
 
 
-def _import_error(text: str, module_name: str, error: BaseException, app_dir: Path) -> CommandError:
+def _import_error(text: str, module_name: str, error: BaseException, app_dir: Path, called: str) -> CommandError:
     if (
         isinstance(error, ModuleNotFoundError)
         and error.name is not None
@@ -85,7 +114,7 @@ def _import_error(text: str, module_name: str, error: BaseException, app_dir: Pa
         return UsageError(
             f'cannot import "{text}": there is no module "{error.name}" in {app_dir}.',
             code="import_failed",
-            hint="Name its folder with --app-dir.",
+            hint=f"Name its folder with {called}.",
         )
     where = _place_of(error, app_dir)
     what = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"

@@ -2,30 +2,81 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
+import threading
 import traceback
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from esockd_cli._log_file import LogFileHandler
+from esockd_cli._log_lines import LogForm, log_line
+from esockd_cli._output import notes
+from esockd_cli._system_logs import JOURNAL, SYSLOG, JournalHandler, SyslogHandler
 from esockd_core import LOG_FIELDS
 
 if TYPE_CHECKING:
     from esockd_cli._output import Output
 
+logger = logging.getLogger("esockd_cli")
 
-def set_up_logs(output: Output, log_format: Literal["auto", "json"]) -> None:
-    """Send every log record to stderr: warnings and worse, with `verbose` everything, with `quiet` errors only."""
-    as_json = log_format == "json" or output.as_json
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if as_json else TextFormatter(output))
+
+def set_up_logs(output: Output) -> None:
+    """Send every log record where it belongs: warnings and worse, with `verbose` everything, with `quiet` errors only.
+
+    What Python itself would write to stderr is logged as well, and unless `quiet` what was changed over the control
+    socket.
+
+    Raises:
+        CommandError: The log of the system is not there.
+    """
+    handler = _make_handler(output)
+    form: LogForm = "json" if output.as_json and output.log_form == "auto" else output.log_form
+    handler.setFormatter(TextFormatter(output) if form == "auto" else FieldsFormatter(form))
     root = logging.getLogger()
     root.addHandler(handler)
+    logging.captureWarnings(True)
+    sys.unraisablehook = log_unraisable
+    threading.excepthook = log_failed_thread
     root.setLevel(logging.ERROR if output.quiet else logging.INFO if output.verbose else logging.WARNING)
-    if output.verbose:
+    if not output.quiet:
+        for name in ("esockd_core.audit", notes.name):
+            logging.getLogger(name).setLevel(logging.INFO)
+    own = logging.DEBUG if output.verbose else None
+    if output.log_level is not None:
+        own = logging.getLevelNamesMapping()[output.log_level.upper()]
+        root.setLevel(max(own, logging.INFO))  # other libraries say too much below
+    if own is not None:
         for name in ("esockd_core", "esockd_cli"):
-            logging.getLogger(name).setLevel(logging.DEBUG)
+            logging.getLogger(name).setLevel(own)
+
+
+def _make_handler(output: Output) -> logging.Handler:
+    match output.log_to:
+        case "syslog":
+            return SyslogHandler(SYSLOG)
+        case "journald":
+            return JournalHandler(JOURNAL)
+    return logging.StreamHandler(sys.stderr) if output.log_file is None else LogFileHandler(output.log_file)
+
+
+def log_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    """Log what Python cannot raise, but not that a client asked for a server name that is not ASCII.
+
+    Python's `ssl` has no other way to tell of that, and would write some lines to stderr for each such client. The
+    handshake that fails because of it has its own line in the listener's log, which is bounded.
+    """
+    if isinstance(unraisable.exc_value, UnicodeDecodeError) and isinstance(unraisable.object, bytes):
+        return
+    what = unraisable.err_msg or "exception ignored in"
+    logger.error("%s %r", what, unraisable.object, exc_info=unraisable.exc_value)
+
+
+def log_failed_thread(failed: threading.ExceptHookArgs) -> None:
+    """Log what ended a thread, unless it left by itself."""
+    if issubclass(failed.exc_type, SystemExit):
+        return
+    name = "a thread" if failed.thread is None else f"thread {failed.thread.name}"
+    logger.error("%s failed: %r", name, failed.exc_value, exc_info=failed.exc_value)
 
 
 class TextFormatter(logging.Formatter):
@@ -37,7 +88,11 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line, or more with a traceback."""
-        text = f"{self._output.label(record.levelname.lower())} {record.getMessage()}"
+        # The log of the system has the level already.
+        label = f"{self._output.label(record.levelname.lower())} " if self._output.log_to == "stderr" else ""
+        text = f"{label}{record.getMessage()}"
+        if stack := getattr(record, "stack", None):
+            text += f"\n{stack}"
         error = record.exc_info[1] if record.exc_info else None
         if error is None:
             return text
@@ -46,21 +101,25 @@ class TextFormatter(logging.Formatter):
         return f"{text}{_place_of(error)}"
 
 
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
+class FieldsFormatter(logging.Formatter):
+    """One line a record, for machines.
+
+    Args:
+        form: How fields are written.
+    """
+
+    def __init__(self, form: LogForm) -> None:
+        super().__init__()
+        self._form: LogForm = form
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as a JSON object: time (UTC), level, logger, message, and as far as known what it is about."""
-        fields: dict[str, object] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        fields |= {name: value for name in LOG_FIELDS if (value := getattr(record, name, None)) is not None}
+        """The record as fields, with what it is about as far as that is known."""
+        known = (*LOG_FIELDS, "stack")
+        fields = {name: value for name in known if (value := getattr(record, name, None)) is not None}
         if record.exc_info and (error := record.exc_info[1]) is not None:
             fields["exception"] = "".join(traceback.format_exception(error))
-        return json.dumps(fields, ensure_ascii=False)
+        level = record.levelname.lower()
+        return log_line(self._form, record.created, level, record.name, record.getMessage(), **fields)
 
 
 def _place_of(error: BaseException) -> str:

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
 
+from esockd_cli._descriptors import hold_standard_descriptors
 from esockd_cli._errors import CommandError, ExitCode
 from esockd_cli._output import Output
+
+if TYPE_CHECKING:
+    from esockd_cli._log_lines import LogForm
+
+FORMS: Final[tuple[LogForm, ...]] = ("json", "logfmt")
 
 
 def main() -> None:
     """Run the command line of this process, and exit."""
+    hold_standard_descriptors()
+    if "ESOCKD_UPGRADE" in os.environ:
+        from esockd_cli._upgrading import run_as_successor  # noqa: PLC0415 - when another program has started this one
+
+        sys.exit(run_as_successor(run_command_line, sys.argv[1:]))
     sys.exit(run_command_line(sys.argv[1:]))
 
 
@@ -26,6 +40,11 @@ def run_command_line(arguments: list[str]) -> int:
         from esockd_cli._version import print_version  # noqa: PLC0415 - without the hundred milliseconds of the parser
 
         print_version()
+        return ExitCode.OK
+    if arguments[:1] == ["__complete"]:
+        from esockd_cli._completing import print_completions  # noqa: PLC0415
+
+        print_completions(arguments[1:])
         return ExitCode.OK
     from esockd_cli._app import run_app  # noqa: PLC0415
 
@@ -51,8 +70,12 @@ def run_command_line(arguments: list[str]) -> int:
 def _output(arguments: list[str]) -> Output:
     """How to speak of a failure: the parser may not have come as far as these options."""
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    forms: list[LogForm] = [
+        form for form in FORMS if f"--log-format={form}" in options or ("--log-format", form) in pairwise(options)
+    ]
     return Output(
         as_json="--json" in options,
+        log_form=forms[0] if forms else "auto",
         no_color="--no-color" in options,
         verbose=not {"-v", "--verbose"}.isdisjoint(options),
     )

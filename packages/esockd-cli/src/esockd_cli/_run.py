@@ -2,44 +2,51 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import sys
+import signal
 import threading
 import time
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import replace
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import anyio
 
-from esockd_cli._errors import CommandError, ExitCode, UsageError
-from esockd_cli._signals import StopRequests
+from esockd_cli._bad_options import bad_option
+from esockd_cli._collector import Collector
+from esockd_cli._control import open_control
+from esockd_cli._dashboard import show_dashboard
+from esockd_cli._errors import CommandError, ExitCode
+from esockd_cli._failures import cannot_start
+from esockd_cli._forced_end import FORCE_AFTER_S, ForcedEnd, leave
+from esockd_cli._freezing import tuned_collector
+from esockd_cli._log_file import reopen_log_file
+from esockd_cli._service import Service
+from esockd_cli._signals import Signals
 from esockd_cli._summary import summarize
-from esockd_core import AddressInUse, AlreadyOpen, InvalidOption, Server, SocketError
+from esockd_cli._upgrading import Upgrading
+from esockd_cli.metrics.endpoint import announce_metrics, serve_metrics
+from esockd_core import AlreadyOpen, InvalidOption, Server, SocketError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from anyio.abc import TaskGroup
+
+    from esockd_cli._control import Control
+    from esockd_cli._host import Host
+    from esockd_cli._opening import Opening
     from esockd_cli._output import Output
-    from esockd_core import Address, Handler, Listener, ListenerOptions
+    from esockd_cli.config.running import ConfigFile
+    from esockd_core import Listener
 
 Loop = Literal["auto", "asyncio", "uvloop", "trio"]
 
-# What comes after a listener's own shutdown_timeout: a second for cancelled handlers, another for those whose socket
-# was closed under them, and time for the loop to tell many of them.
-FORCE_AFTER_S: Final = 4.0
+logger = logging.getLogger("esockd_cli")
+
 SUMMARY_S: Final = 1.0  # for a summary that another thread is writing, perhaps to somebody who does not read
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opening:
-    """One listener to open."""
-
-    name: str
-    address: Address
-    handler: Handler
-    options: ListenerOptions
 
 
 def choose_loop(loop: Loop) -> tuple[str, str, dict[str, Any]]:
@@ -63,101 +70,251 @@ def choose_loop(loop: Loop) -> tuple[str, str, dict[str, Any]]:
     return (loop, "trio", {}) if loop == "trio" else (loop, "asyncio", {"use_uvloop": loop == "uvloop"})
 
 
-def run(openings: Sequence[Opening], loop: Loop, output: Output) -> ExitCode:
+def run(
+    openings: Sequence[Opening],
+    loop: Loop,
+    output: Output,
+    control: Control | None,
+    file: ConfigFile | None = None,
+    *,
+    host: Host,
+) -> ExitCode:
     """Open listeners and serve them until they are stopped.
+
+    Args:
+        openings: The listeners.
+        loop: The event loop.
+        output: Where to tell.
+        control: The control socket; None for none.
+        file: The configuration file that they come from; None if they come from a command line.
+        host: What the process has beside them.
 
     Raises:
         UsageError: An option does not apply to an address.
         CommandError: An address cannot be opened.
     """
     loop_name, backend, backend_options = choose_loop(loop)
-    return Run(openings, loop_name, output).run(backend, backend_options)
+    return Run(openings, loop_name, output, control, file, host=host).run(backend, backend_options)
 
 
 class Run:
     """One run of listeners: from their opening to the summary."""
 
-    def __init__(self, openings: Sequence[Opening], loop_name: str, output: Output) -> None:
+    def __init__(
+        self,
+        openings: Sequence[Opening],
+        loop_name: str,
+        output: Output,
+        control: Control | None = None,
+        file: ConfigFile | None = None,
+        *,
+        host: Host,
+    ) -> None:
         self._openings = openings
+        self._control = control
+        self._file = file
+        self._host = host
         self._loop_name = loop_name
         self._output = output
         self._listeners: list[Listener] = []
+        self._service: Service
+        self._tasks: TaskGroup | None = None
         self._started_at = time.monotonic()
         self._summing_up = threading.Lock()
         self._is_summed_up = False
-        self._force_timer: threading.Timer | None = None
-        self._stop = StopRequests(self._stop_requested)
+        self._upgrading = Upgrading(output, control, nullcontext if file is None else file.undisturbed)
+        self._upgrading.retire = self._retire
+        self._watching: anyio.CancelScope | None = None
+        self._signals = Signals(self._stop_requested)
+        handlers = ", ".join(dict.fromkeys(opening.handler_text for opening in openings))
+        self._end = ForcedEnd(output, self._sum_up, handlers)
 
     def run(self, backend: str, backend_options: dict[str, Any]) -> ExitCode:
         """Serve until stopped; see `run`."""
-        with self._stop:
+        with self._signals, tuned_collector():
             return anyio.run(self._serve, backend=backend, backend_options=backend_options)
 
     async def _serve(self) -> ExitCode:
+        server = Server()
+        self._service = Service(server)
+        # It is there before the first listener, and until the last connection has ended.
+        is_successor = self._upgrading.is_successor
+        async with serve_metrics(server, self._host.metrics, suspended=is_successor) as endpoint:
+            self._upgrading.endpoint = endpoint
+            failure = await self._serve_listeners(server, endpoint)
+        if failure is not None:
+            raise cannot_start(failure) from failure
+        failed = any(listener.failure is not None for listener in self._listeners)
+        self._sum_up()
+        if any(listener.stats().shutdown_counts.get("stuck") for listener in self._listeners):
+            self._output.note("a handler does not end; leaving without it")
+            leave(ExitCode.FAILED)
+        return ExitCode.FAILED if failed else ExitCode.OK
+
+    async def _serve_listeners(self, server: Server, endpoint: Listener | None) -> Exception | None:
         failure: Exception | None = None
-        async with Server() as server:
+        async with server:
             try:
                 for opening in self._openings:
                     self._listeners.append(
-                        await server.open(opening.name, opening.address, opening.handler, opening.options)
+                        await server.open(
+                            opening.name,
+                            opening.address,
+                            opening.handler,
+                            opening.options,
+                            suspended=self._upgrading.is_successor,
+                        )
                     )
             except (SocketError, InvalidOption, AlreadyOpen) as error:
                 failure = error
             else:
-                self._announce()
-                await self._serve_until_closed()
-        if failure is not None:
-            raise _cannot_start(failure) from failure
-        failed = self._stop.count == 0
-        self._sum_up()
-        if any(listener.stats().shutdown_counts.get("stuck") for listener in self._listeners):
-            self._output.note("a handler does not end; leaving without it")
-            _leave(ExitCode.FAILED)
-        return ExitCode.FAILED if failed else ExitCode.OK
+                if self._file is not None:
+                    self._file.attach(server, self._begun, self._end_listener)
+                    self._file.reloading = self._service.reloading
+                await self._upgrading.begin(self._listeners)
+                methods = self._upgrading.methods() | ({} if self._file is None else self._file.methods())
+                with Collector() as collector:
+                    async with open_control(server, self._control, methods | collector.methods()) as serving:
+                        self._upgrading.serving = serving
+                        await self._upgrading.took_over()
+                        instance = None if serving is None else serving.name
+                        self._announce(instance)
+                        announce_metrics(endpoint, self._output)
+                        await self._service.ready()
+                        await self._serve_until_closed(instance)
+        return failure
 
-    async def _serve_until_closed(self) -> None:
+    async def _serve_until_closed(self, instance: str | None) -> None:
         async with anyio.create_task_group() as task_group:
-            task_group.start_soon(self._obey)
-            for listener in self._listeners:
-                await listener.wait_closed()
+            self._tasks = task_group
+            task_group.start_soon(self._obey, task_group)
+            task_group.start_soon(self._upgrading.keep_stored)
+            task_group.start_soon(self._service.tell)
+            if instance is not None and self._control is not None and self._control.has_dashboard:
+                task_group.start_soon(show_dashboard, instance)
+            if self._file is not None:
+                task_group.start_soon(self._watch, self._file)
+            while open_ones := [listener for listener in self._listeners if listener.state != "closed"]:
+                await open_ones[0].wait_closed()
+                if self._file is not None:
+                    await self._file.settle()  # it may be about to open another one in its place
+            self._service.stopping()
             task_group.cancel_scope.cancel()
 
-    async def _obey(self) -> None:
-        """Close the listeners at the first request to stop, and kill them at the second."""
-        async with anyio.create_task_group() as task_group:
-            await self._stop.wait(1)
-            self._tell_stop()
-            for listener in self._listeners:
-                task_group.start_soon(listener.close)
-            await self._stop.wait(2)
-            for listener in self._listeners:
-                task_group.start_soon(listener.kill)
+    async def _watch(self, file: ConfigFile) -> None:
+        with anyio.CancelScope() as self._watching:
+            await file.watch()
 
-    def _announce(self) -> None:
+    def _retire(self) -> None:
+        """Begin to close, because another program has taken over."""
+        self._service.handed_over()
+        if self._watching is not None:
+            self._watching.cancel()
+        if (timeout_s := longest(self._timeouts_s())) is not None:
+            self._end.after(timeout_s + FORCE_AFTER_S)
+        self._end.watch()
+        if self._tasks is not None:
+            self._tasks.start_soon(self._end.beat)
+            for listener in self._listeners:
+                self._tasks.start_soon(listener.close)
+
+    async def _obey(self, task_group: TaskGroup) -> None:
+        """Do what signals ask for: the first request to stop closes the listeners, the second kills them."""
+        stops = 0
+        while True:
+            number = await self._signals.next()
+            if number == signal.SIGUSR2:
+                task_group.start_soon(self._upgrading.by_signal)
+            elif number == signal.SIGHUP and self._upgrading.is_over:
+                continue  # the program that has taken over has the file now
+            elif number == signal.SIGHUP and self._file is not None:
+                task_group.start_soon(self._file.reload, "SIGHUP")
+            elif number == signal.SIGHUP:
+                async with self._service.reloading():
+                    await self._read_certificates_again()
+            elif number == signal.SIGUSR1:
+                reopen_log_file(self._output.log_file, "SIGUSR1")
+                self._tell_summary("summary")
+            else:
+                stops += 1
+                self._upgrading.stop()
+                if stops == 1:
+                    self._service.stopping()
+                    self._tell_stop()
+                    task_group.start_soon(self._end.beat)
+                for listener in self._listeners:
+                    task_group.start_soon(listener.close if stops == 1 else listener.kill)
+
+    def _begun(self, listener: Listener) -> None:
+        """Note a listener that was opened later."""
+        key = (listener.name, listener.address)  # one that was closed by hand goes on in this one, counters and all
+        self._listeners = [each for each in self._listeners if (each.name, each.address) != key]
+        self._listeners.append(listener)
+        self._announce_one(listener, None)
+        if self._signals.stops and self._tasks is not None:
+            self._tasks.start_soon(listener.close)
+
+    def _end_listener(self, listener: Listener) -> None:
+        """Begin to end a listener before the others."""
+        if self._tasks is not None:
+            self._tasks.start_soon(self._drain, listener)
+
+    async def _drain(self, listener: Listener) -> None:
+        await listener.close()
+        summary = summarize(listener.name, str(listener.address), listener.stats())
+        self._listeners = [each for each in self._listeners if each is not listener]
+        self._output.data(None, event="closed", **summary.fields())
+        self._output.note(f"closed {summary}")
+
+    async def _read_certificates_again(self) -> None:
+        encrypted = [listener for listener in self._listeners if listener.options.tls or listener.options.dtls]
+        for listener in encrypted:
+            name = f"{listener.name} {listener.address}"
+            try:
+                await listener.set_tls()
+            except InvalidOption as error:
+                problem = bad_option(error)
+                logger.error("SIGHUP: %s keeps its certificate: %s", name, problem.message)  # noqa: TRY400
+            else:
+                self._output.data(None, event="certificate_read", listener=listener.name, address=str(listener.address))
+                self._output.note(f"SIGHUP: certificate and key of {name} were read again")
+        if not encrypted:
+            self._output.note("SIGHUP: there is no certificate to read again")
+
+    def _announce(self, instance: str | None) -> None:
         for listener in self._listeners:
-            for address in listener.addresses:
-                self._output.data(
-                    f"{listener.name} listening on {address}",
-                    event="listening",
-                    listener=listener.name,
-                    address=address,
-                    port=listener.port,
-                    loop=self._loop_name,
-                    pid=os.getpid(),
-                )
+            self._announce_one(listener, instance)
         loopback = [listener for listener in self._listeners if listener.address.kind == "loopback"]
         for listener in loopback:
             to_all = replace(listener.address, kind="everywhere", port=listener.port)
             self._output.note(f"port {listener.port} is open to this machine only (loopback); {to_all} opens it to all")
-        self._output.note(f"serving on {self._loop_name}; Ctrl-C stops")
+        watching = "" if instance is None else f"; watch it: esockd top -i {instance}"
+        self._output.note(f"serving on {self._loop_name}; Ctrl-C stops{watching}")
+
+    def _announce_one(self, listener: Listener, instance: str | None) -> None:
+        for address in listener.addresses:
+            self._output.data(
+                f"{listener.name} listening on {address}",
+                event="listening",
+                listener=listener.name,
+                address=address,
+                port=listener.port,
+                loop=self._loop_name,
+                pid=os.getpid(),
+                instance=instance,
+            )
+
+    def _timeouts_s(self) -> list[float | None]:
+        """How long the handlers of each listener may go on."""
+        return [each.options.shutdown_timeout for each in self._listeners or self._openings]
 
     def _tell_stop(self) -> None:
         connections = sum(len(listener.connections) for listener in self._listeners)
-        timeout_s = self._openings[0].options.shutdown_timeout
+        timeout_s = longest(self._timeouts_s())
         patience = "as long as they take" if timeout_s is None else f"up to {timeout_s:g} s"
-        self._output.data(None, event="stopping", signal=self._stop.last, connections=connections)
+        self._output.data(None, event="stopping", signal=self._signals.last_stop, connections=connections)
         self._output.note(
-            f"{self._stop.last}: closing"
+            f"{self._signals.last_stop}: closing"
             + (
                 f"; {patience} for {connections} connection{'s'[: connections > 1]}; again to hurry"
                 if connections
@@ -171,59 +328,33 @@ class Run:
         try:
             if not self._is_summed_up:
                 self._is_summed_up = True
-                self._tell_summary()
+                self._tell_summary("stopped")
         finally:
             self._summing_up.release()
 
-    def _tell_summary(self) -> None:
+    def _tell_summary(self, event: Literal["summary", "stopped"]) -> None:
         summaries = [summarize(listener.name, str(listener.address), listener.stats()) for listener in self._listeners]
         self._output.data(
             None,
-            event="stopped",
-            signal=self._stop.last or None,
-            uptime_s=round(time.monotonic() - self._started_at, 3),
+            event=event,
+            signal=self._signals.last_stop or None,
+            uptime=round(time.monotonic() - self._started_at, 3),
             listeners=[summary.fields() for summary in summaries],
         )
         for summary in summaries:
             self._output.note(str(summary))
 
-    # Never longer than promised, whatever a handler does to the loop
-
     def _stop_requested(self, count: int) -> None:
-        timeouts_s = [opening.options.shutdown_timeout for opening in self._openings]
+        """Never take longer than promised, whatever a handler does to the event loop."""
         if count >= 3:
-            _leave(ExitCode.FAILED)
+            leave(ExitCode.FAILED)
         elif count == 2:
-            self._force_after(FORCE_AFTER_S)
-        elif None not in timeouts_s:
-            self._force_after(max(timeout_s or 0.0 for timeout_s in timeouts_s) + FORCE_AFTER_S)
-
-    def _force_after(self, delay_s: float) -> None:
-        if self._force_timer is not None:
-            self._force_timer.cancel()
-        self._force_timer = timer = threading.Timer(delay_s, self._force)
-        timer.daemon = True
-        timer.start()
-
-    def _force(self) -> None:
-        try:
-            self._output.note("the listeners do not end in time; leaving without them")
-            self._sum_up()
-        finally:  # counters that change while another thread reads them may be unreadable for once
-            _leave(ExitCode.FAILED)
+            self._end.after(FORCE_AFTER_S)
+        elif (timeout_s := longest(self._timeouts_s())) is not None:
+            self._end.after(timeout_s + FORCE_AFTER_S)
+        self._end.watch()
 
 
-def _leave(status: ExitCode) -> NoReturn:
-    """End the process whatever its threads and handlers do."""
-    for stream in (sys.stdout, sys.stderr):
-        # No stream, no reader, or in the midst of a write: nothing more can be said.
-        with suppress(AttributeError, OSError, RuntimeError, ValueError):
-            stream.flush()
-    os._exit(status)
-
-
-def _cannot_start(error: Exception) -> CommandError:
-    if isinstance(error, SocketError):
-        code = "address_in_use" if isinstance(error, AddressInUse) else "cannot_bind"
-        return CommandError(str(error), code=code, status=ExitCode.CANNOT_START)
-    return UsageError(str(error))
+def longest(timeouts_s: Sequence[float | None]) -> float | None:
+    """The longest of some timeouts, of which None is the longest of all."""
+    return None if None in timeouts_s else max((timeout_s or 0.0 for timeout_s in timeouts_s), default=0.0)

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as requests to stop: the first is polite, the second hurries, the third is the end.
+"""Signals, for the event loop to obey one after the other.
 
 The handlers are Python's own rather than the event loop's, so that they work while a user's handler blocks the loop.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import socket
+from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Self
 
@@ -16,24 +17,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType, TracebackType
 
-SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+STOP: Final = (signal.SIGINT, signal.SIGTERM)
+SIGNALS: Final = (*STOP, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
-class StopRequests:
-    """Counts requests to stop, and wakes whoever waits for them in the event loop.
+class Signals:
+    """What SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 ask for, in the order in which they came.
 
     Args:
-        on_request: Called in the main thread with the number of the request, between any two bytecodes of it.
+        on_stop: Called in the main thread with the number of the request to stop, between any two bytecodes of it.
 
     Attributes:
-        count: Requests so far.
-        last: The name of the last signal.
+        stops: Requests to stop so far: the first is polite, the second hurries, the third is the end.
+        last_stop: The name of the signal that was the last of them.
     """
 
-    def __init__(self, on_request: Callable[[int], None]) -> None:
-        self.count = 0
-        self.last = ""
-        self._on_request = on_request
+    def __init__(self, on_stop: Callable[[int], None]) -> None:
+        self.stops = 0
+        self.last_stop = ""
+        self._on_stop = on_stop
+        self._pending: deque[signal.Signals] = deque()
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
@@ -47,23 +50,27 @@ class StopRequests:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         # The handlers stay: a signal during the interpreter's own end must not show a traceback.
-        self._on_request = _ignore
+        self._on_stop = _ignore
         self._reader.close()
         self._writer.close()
 
     def _receive(self, number: int, _: FrameType | None) -> None:
-        self.count += 1
-        self.last = signal.Signals(number).name
+        self._pending.append(signal.Signals(number))
+        if number in STOP:
+            self.stops += 1
+            self.last_stop = signal.Signals(number).name
         with suppress(OSError):
             self._writer.send(b"\0")
-        self._on_request(self.count)
+        if number in STOP:
+            self._on_stop(self.stops)
 
-    async def wait(self, count: int) -> None:
-        """Return once there are so many requests."""
-        while self.count < count:
+    async def next(self) -> signal.Signals:
+        """The next signal, once there is one."""
+        while not self._pending:
             await anyio.wait_readable(self._reader)
             with suppress(BlockingIOError):
                 self._reader.recv(64)
+        return self._pending.popleft()
 
 
 def _ignore(_: int) -> None:

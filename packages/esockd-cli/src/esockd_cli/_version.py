@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
 
 
 def print_version() -> None:
     """Write the installed version to stdout."""
+    from importlib.metadata import version  # noqa: PLC0415 - costs more than the rest of --help
+
     sys.stdout.write(f"esockd {version('esockd-cli')}\n")

@@ -1,8 +1,9 @@
-"""Handlers that come with the listener: one that forwards, and the small services of old for trying out its limits.
+"""Handlers that come with the package: one that forwards, and the small classic services for trying out limits.
 
-Each takes its place where `Server.open` and `open_listener` want a handler: `await server.open("echo", 5000, echo)`.
-None of them loses a byte, and none keeps more in memory than the limits of its listener allow: a peer that does not
-read is waited for, and a peer that sends without reading is paused.
+Pass one to `Server.open` or `open_listener` as the handler: `await server.open("echo", 5000, echo)`. A handler of your
+own can leave a connection to `echo` and `discard`: `await echo(connection)`. None of them loses a byte or keeps more
+in memory than the limits of its listener allow. They wait for a peer that does not read, and pause a peer that sends
+without reading.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from esockd_core._forward import ForwardHandler
-from esockd_core._handler import CallbackHandler
+from esockd_core._connection.datagram_face import DatagramConnection
+from esockd_core._connection.handler import CallbackHandler
+from esockd_core._forwarding.handler import ForwardHandler
 
 if TYPE_CHECKING:
-    from esockd_core._connection import StreamConnection
-    from esockd_core._handler import Handler
+    from typing import TypeAlias
+
+    from esockd_core._connection.face import StreamConnection
+
+    Either: TypeAlias = StreamConnection | DatagramConnection
 
 __all__ = ["ForwardHandler", "StaticHandler", "chargen", "daytime", "discard", "echo"]
 
@@ -33,30 +38,50 @@ MONTHS: Final = (
 PRINTABLE: Final = bytes(range(0x20, 0x7F))  # the 95 characters of RFC 864's pattern
 LINE_CHARACTERS: Final = 72
 PATTERN: Final = b"".join((PRINTABLE * 2)[at : at + LINE_CHARACTERS] + b"\r\n" for at in range(len(PRINTABLE)))
+LINE_BYTES: Final = LINE_CHARACTERS + 2
 CHARGEN_BLOCK: Final = PATTERN * (BLOCK_BYTES // len(PATTERN))
 
 
-class _Echo(CallbackHandler):
-    def data_received(self, connection: StreamConnection, data: bytes) -> None:
-        connection.send_nowait(data)
+class _Echo(CallbackHandler["Either"]):
+    async def __call__(self, connection: Either) -> None:
+        """Serve one connection from within another handler."""
+        with connection.until_draining():
+            async for data in connection:
+                await connection.send(data)
+
+    def data_received(self, connection: Either, data: bytes) -> None:
+        try:
+            connection.send_nowait(data)
+        except anyio.WouldBlock:
+            if not isinstance(connection, DatagramConnection):
+                raise
 
 
-class _Discard(CallbackHandler):
-    pass
+class _Discard(CallbackHandler["Either"]):
+    async def __call__(self, connection: Either) -> None:
+        """Serve one connection from within another handler."""
+        with connection.until_draining():
+            async for _ in connection:
+                pass
 
 
-async def daytime(connection: StreamConnection) -> None:
-    """Send the time of day (UTC) as one line, and close; what the peer sends is thrown away (RFC 867)."""
+async def daytime(connection: Either) -> None:
+    """Send the time of day (UTC) as one line, and close. Bytes of the peer are thrown away (RFC 867)."""
     now = time.gmtime()
     day = f"{WEEKDAYS[now.tm_wday]}, {MONTHS[now.tm_mon - 1]} {now.tm_mday}, {now.tm_year}"
     await connection.send(f"{day} {now.tm_hour:02}:{now.tm_min:02}:{now.tm_sec:02}-UTC\r\n".encode("ascii"))
 
 
-async def chargen(connection: StreamConnection) -> None:
+async def chargen(connection: Either) -> None:
     """Send a pattern of characters until the peer or the listener ends it (RFC 864).
 
-    What the peer sends is thrown away. A drain ends it after a whole line.
+    Bytes of the peer are thrown away. A drain ends it after a whole line. Over UDP, each datagram is answered by one.
     """
+    if isinstance(connection, DatagramConnection):
+        async for _ in connection:
+            at = connection.datagrams_out * LINE_BYTES % len(PATTERN)
+            await connection.send(PATTERN[at : at + LINE_BYTES])
+        return
     async with anyio.create_task_group() as task_group:
         task_group.start_soon(_throw_away, connection)
         try:
@@ -67,7 +92,7 @@ async def chargen(connection: StreamConnection) -> None:
         task_group.cancel_scope.cancel()
 
 
-async def _throw_away(connection: StreamConnection) -> None:
+async def _throw_away(connection: Either) -> None:
     try:
         async for _ in connection:
             pass
@@ -76,23 +101,28 @@ async def _throw_away(connection: StreamConnection) -> None:
 
 
 class StaticHandler:
-    """Sends the same bytes to everybody, and closes; what the peer sends is thrown away.
+    """Sends the same bytes to every client, and closes. Bytes of the client are thrown away.
+
+    Over UDP they are one datagram, the answer to each that comes.
 
     Args:
-        content: What to send, from nothing to a whole file.
+        content: The bytes to send, from none to a whole file.
     """
 
     def __init__(self, content: bytes) -> None:
         self.content: Final = bytes(content)
 
-    async def __call__(self, connection: StreamConnection) -> None:
+    async def __call__(self, connection: Either) -> None:
         """Serve one connection."""
+        if isinstance(connection, DatagramConnection):
+            await connection.send(self.content)
+            return
         for at in range(0, len(self.content), BLOCK_BYTES):
             await connection.send(self.content[at : at + BLOCK_BYTES])
 
 
-echo: Final[Handler] = _Echo()
+echo: Final = _Echo()
 """Send back every byte, until the peer finishes sending (RFC 862)."""
 
-discard: Final[Handler] = _Discard()
+discard: Final = _Discard()
 """Throw away every byte, until the peer finishes sending (RFC 863)."""

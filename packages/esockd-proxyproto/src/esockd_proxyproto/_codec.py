@@ -25,21 +25,21 @@ def decode(
     r"""Read the PROXY protocol header that data starts with, of version 1 or 2.
 
     Exactly one of three things happens: a header comes back, more bytes are needed, or no bytes could help. Bytes
-    behind the header are never looked at.
+    after the header are never looked at.
 
     Args:
         data: What has been received so far, from the first byte on.
-        max_length: Most bytes behind version 2's fixed part of 16: 216 to 65,535.
-        verify_checksum: Whether a CRC32C that is present has to be right (PP 2.2.3).
-        tolerate: Named mistakes of senders to put up with; none by default.
+        max_length: The most bytes after version 2's fixed part of 16: 216 to 65,535.
+        verify_checksum: Whether a CRC32C, if present, has to be right (PP 2.2.3).
+        tolerate: Senders' mistakes to tolerate, by name; none by default.
 
     Returns:
         The header, and the number of bytes it took.
 
     Raises:
-        IncompleteHeader: The bytes are a strict prefix of something that could still become valid.
-        InvalidHeader: The bytes prove that they cannot. `NotProxyHeader` when not even the signature is there.
-        ValueError: ``max_length`` is out of range.
+        IncompleteHeader: If the bytes are a strict prefix of something that could still become valid.
+        InvalidHeader: If the bytes prove that they cannot. `NotProxyHeader` when not even the signature is there.
+        InvalidOption: If ``max_length`` is out of range.
 
     Source: HAProxy's PROXY protocol specification of 2026/04/27, sections 2.1 and 2.2.
 
@@ -51,7 +51,7 @@ def decode(
         check_max_length(max_length)
     if type(data) is not bytes:
         data = memoryview(data).cast("B")[: FIXED.size + max_length].tobytes()
-    if data < b"P" and data:  # version 1 starts with P, version 2 below it; no slice is as cheap as this comparison
+    if data < b"P" and data:  # version 1 starts with P, version 2 below it; this comparison is cheaper than any slice
         return decode_v2(data, max_length, verify_checksum, tolerate)
     return decode_v1(data, tolerate)
 
@@ -63,7 +63,7 @@ def decode_datagram(
     verify_checksum: bool = True,
     tolerate: Tolerance = Tolerance.NONE,
 ) -> tuple[ProxyHeader, bytes]:
-    """Read the header in front of a datagram's payload. Each datagram carries its own (PP 2).
+    """Read the header before a datagram's payload. Each datagram carries its own (PP 2).
 
     Args:
         data: One whole datagram.
@@ -75,8 +75,8 @@ def decode_datagram(
         The header and the payload, which may be empty.
 
     Raises:
-        InvalidHeader: There is no whole, valid header in this datagram: nothing can follow that would complete it.
-        ValueError: ``max_length`` is out of range.
+        InvalidHeader: If the datagram has no whole, valid header; no later bytes could complete it.
+        InvalidOption: If ``max_length`` is out of range.
     """
     try:
         header, consumed = decode(data, max_length=max_length, verify_checksum=verify_checksum, tolerate=tolerate)

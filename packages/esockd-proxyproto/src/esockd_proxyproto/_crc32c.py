@@ -1,7 +1,8 @@
 """CRC-32C (Castagnoli), as RFC 4960 appendix B computes it for the checksum of PP 2.2.3.
 
-Sixteen bytes a step through sixteen tables of 256 numbers, a fourth faster than four a step. Two tables of 65,536 would
-be as fast, and would stop an event loop for ten milliseconds when the first checksum arrives.
+It takes sixteen bytes a step through sixteen tables of 256 numbers, which is a quarter faster than four a step. Two
+tables of 65,536 numbers would be as fast, and would stop an event loop for ten milliseconds when the first checksum
+arrives.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ _STEP_BYTES: Final = 16
 
 
 def _one_byte_on(crc: int) -> int:
-    """A register after eight bits of zeros."""
+    """The register after eight zero bits."""
     for _ in range(8):
         crc = crc >> 1 ^ (_POLYNOMIAL if crc & 1 else 0)
     return crc
 
 
 def _tables() -> tuple[list[int], ...]:
-    """For each of a step's bytes, from the first on: what it leaves in the register when the step is over."""
+    """For each byte of a step, in order: what it leaves in the register at the end of the step."""
     last = [_one_byte_on(byte) for byte in range(256)]
     tables = [last]
     for _ in range(_STEP_BYTES - 1):
@@ -39,13 +40,13 @@ def crc32c(data: bytes, before: int = 0) -> int:
 
     Args:
         data: At least four bytes.
-        before: The checksum of the bytes in front of them.
+        before: The checksum of the bytes before them.
 
     >>> hex(crc32c(b"123456789"))
     '0xe3069283'
     """
     t0, t1, t2, t3, t4, t5, t6, t7, t8, t9, t10, t11, t12, t13, t14, t15 = _TABLES
-    # What is in the register acts on the next four bytes, and zeros in front of them do nothing to an empty one.
+    # The register acts on the next four bytes, and leading zeros leave an empty register as it is.
     padding = -len(data) % _STEP_BYTES
     padded = (int.from_bytes(data, "little") ^ before ^ _ALL_ONES) << 8 * padding
     crc = 0

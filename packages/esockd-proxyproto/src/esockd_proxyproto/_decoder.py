@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from ._codec import Buffer, decode
-from ._errors import IncompleteHeader, InvalidHeader, ProxyProtocolError
+from ._errors import HeaderComplete, IncompleteHeader, InvalidHeader
 from ._header import new_record
 from ._options import DEFAULT_LIMIT_BYTES, Options, Tolerance, check_max_length
 from ._v1_line import SIGNATURE as V1_SIGNATURE
@@ -23,8 +23,8 @@ _STRICT: Final = Tolerance.NONE
 class Decoder:
     r"""Collects bytes until they are one whole header, or prove that they cannot become one.
 
-    One decoder reads one header. It holds no more than the header and what the last call to `feed` brought beyond it,
-    and small pieces cost little more than large ones.
+    One decoder reads one header. It holds no more than the header and what the last call of `feed` brought beyond it.
+    Small pieces cost little more than large ones.
 
     Args:
         max_length: As for `decode`.
@@ -32,7 +32,7 @@ class Decoder:
         tolerate: As for `decode`.
 
     Raises:
-        ValueError: ``max_length`` is out of range.
+        InvalidOption: If ``max_length`` is out of range.
 
     >>> decoder = Decoder()
     >>> decoder.feed(b"PROXY UNKNO")
@@ -53,7 +53,7 @@ class Decoder:
         self._options = new_record(Options, (max_length, verify_checksum, tolerate))
         self._buffer = bytearray()
         self._missing = _SHORTEST_BYTES
-        if tolerate is not _STRICT and Tolerance.LF_LINE_END in tolerate:  # it takes long to ask a flag
+        if tolerate is not _STRICT and Tolerance.LF_LINE_END in tolerate:  # asking a flag takes long
             self._missing -= 1
         self._whole = 0  # the header's length once version 2's fixed part told it
         self._walk: TlvWalk | None = None
@@ -68,22 +68,22 @@ class Decoder:
 
     @property
     def missing(self) -> int:
-        """How many bytes are certainly missing; 0 when the header is complete."""
+        """How many bytes are missing at least; 0 when the header is complete."""
         return self._missing
 
     @property
     def has_signature(self) -> bool:
-        """Whether the whole signature of either version has arrived: the sender does mean to speak the protocol."""
+        """Whether the whole signature of either version has arrived, so that the sender does speak the protocol."""
         return self._header is not None or self._buffer.startswith((V1_SIGNATURE, V2_SIGNATURE))
 
     @property
     def trailing(self) -> bytes:
-        """What came behind the header in the call of `feed` that completed it."""
+        """What came after the header in the call of `feed` that completed it."""
         return self._trailing
 
     @property
     def received(self) -> bytes:
-        """All bytes fed while there is no header, as they came; nothing once there is one."""
+        """All bytes fed so far while there is no header; empty once there is one."""
         return bytes(self._buffer)
 
     def feed(self, data: Buffer) -> ProxyHeader | None:
@@ -96,13 +96,13 @@ class Decoder:
             The header, once; until then None.
 
         Raises:
-            InvalidHeader: The bytes prove that there is no header; the same error comes for whatever follows.
-            ProxyProtocolError: The header was already complete: these bytes belong to what comes after it.
+            InvalidHeader: If the bytes prove that there is no header; every later call raises the same error.
+            HeaderComplete: If the header was already complete: these bytes belong to what comes after it.
         """
         if self._error is not None:
             raise self._error
         if self._header is not None:
-            raise ProxyProtocolError("the header is complete: later bytes are not the decoder's; use `trailing` first")
+            raise HeaderComplete("the header is complete: later bytes belong to what comes after it")
         try:
             if not self._buffer:
                 return self._read(data)
@@ -126,7 +126,7 @@ class Decoder:
         return self._header
 
     def _read_on(self) -> ProxyHeader:
-        """Read what came in pieces; of TLVs, only what is new."""
+        """Read a header that came in pieces; of its TLVs, only the new ones."""
         available = len(self._buffer)
         if self._walk is None and available >= FIXED.size and self._buffer[0] != ord("P"):
             fixed = read_fixed(self._buffer, self._options)

@@ -1,33 +1,33 @@
 """What a header says, as immutable data.
 
-The records are named tuples because they are built once a connection on the hot path: a frozen dataclass costs four
-times as much to build.
+The records are named tuples because each connection builds them on the hot path: a frozen dataclass costs four times as
+much to build.
 """
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
 from . import _views
+from ._endpoint import Endpoint, UnixEndpoint, to_endpoint
+from ._errors import UnencodableHeader
 from ._tlv import Tlv, TlvType, join, split
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ._endpoint import EndpointLike
     from ._views import SslInfo
 
-UNIX_PATH_BYTES: Final = 108  # of one address of family UNIX (PP 2.2)
-
+Number = TypeVar("Number", bound=IntEnum)
 
 new_record: Final = tuple.__new__
-"""Builds a named tuple from a tuple of all its fields: a third of the time of calling its class."""
+"""Builds a named tuple from a tuple of all its fields, in a third of the time of calling its class."""
 
 
 class Command(IntEnum):
-    """Low four bits of the 13th byte (PP 2.2). Version 1 has no commands: its headers count as ``PROXY``."""
+    """The low four bits of the 13th byte (PP 2.2). Version 1 has no commands: its headers count as ``PROXY``."""
 
     LOCAL = 0
     """The proxy speaks for itself, for instance a health check: use the connection's own addresses."""
@@ -36,7 +36,7 @@ class Command(IntEnum):
 
 
 class Family(IntEnum):
-    """Address family: high four bits of the 14th byte (PP 2.2)."""
+    """The address family: the high four bits of the 14th byte (PP 2.2)."""
 
     UNSPEC = 0
     INET = 1
@@ -45,44 +45,11 @@ class Family(IntEnum):
 
 
 class Transport(IntEnum):
-    """Transport protocol: low four bits of the 14th byte (PP 2.2)."""
+    """The transport protocol: the low four bits of the 14th byte (PP 2.2)."""
 
     UNSPEC = 0
     STREAM = 1
     DGRAM = 2
-
-
-class Endpoint(NamedTuple):
-    """An IP address and a port, usable wherever a socket takes ``(host, port)``.
-
-    Attributes:
-        host: IPv4 or IPv6 address as text, in the form of inet_ntop(3) when it was received.
-        port: 0 to 65535.
-    """
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class UnixEndpoint:
-    """The address of a Unix socket.
-
-    Attributes:
-        path: The path's bytes without padding; a first byte of zero marks Linux' abstract namespace, no bytes at all an
-            unnamed socket. Text given to the constructor is encoded like a file name.
-    """
-
-    path: bytes
-
-    def __init__(self, path: str | bytes | os.PathLike[str]) -> None:
-        object.__setattr__(self, "path", os.fsencode(path))
-
-    def __str__(self) -> str:
-        return "unix:" + os.fsdecode(self.path).replace("\0", "@")
 
 
 class _Fields(NamedTuple):
@@ -99,19 +66,23 @@ class ProxyHeader(_Fields):
     """One PROXY protocol header.
 
     ``source`` and ``destination`` are both present or both None. They are None for ``LOCAL``, for version 1's UNKNOWN
-    and for an unspecified family or transport: the connection's own addresses hold then.
+    and for an unspecified family or transport, where the connection's own addresses count.
 
     Args:
         version: 1 or 2.
         command: ``PROXY`` or ``LOCAL``.
         family: Found from ``source`` when it is not given.
         transport: ``STREAM`` when it is not given and there is a source.
-        source: Where the client connected from.
+        source: Where the client connected from: an endpoint, or the tuple of a socket.
         destination: What the client connected to.
         tlvs: Additional values of version 2, in the order of the wire.
 
     Raises:
-        UnencodableHeader: A TLV's type or length is out of range.
+        UnencodableHeader: If headers cannot carry one of the values, or either source or destination is missing.
+            `encode` checks whether the values go together.
+
+    >>> ProxyHeader(source=("192.0.2.1", 56324), destination=("198.51.100.7", 443)).family
+    <Family.INET: 1>
     """
 
     __slots__ = ()
@@ -122,16 +93,26 @@ class ProxyHeader(_Fields):
         command: Command = Command.PROXY,
         family: Family | None = None,
         transport: Transport | None = None,
-        source: Endpoint | UnixEndpoint | None = None,
-        destination: Endpoint | UnixEndpoint | None = None,
+        source: EndpointLike | None = None,
+        destination: EndpointLike | None = None,
         tlvs: Iterable[Tlv] = (),
     ) -> Self:
-        """Build a header; `encode` checks that the protocol can carry it."""
-        if family is None:
-            family = _family_of(source)
-        if transport is None:
-            transport = Transport.UNSPEC if source is None else Transport.STREAM
-        return super().__new__(cls, version, command, family, transport, source, destination, join(tlvs))
+        """Build a header."""
+        if version not in {1, 2}:
+            raise UnencodableHeader("it takes 1 or 2", option="version", value=version)
+        source_end, destination_end = to_endpoint(source, "source"), to_endpoint(destination, "destination")
+        if (source_end is None) != (destination_end is None):
+            raise UnencodableHeader("source and destination go together: give both or neither")
+        return super().__new__(
+            cls,
+            version,
+            _member(Command, command, "command"),
+            _family_of(source_end) if family is None else _member(Family, family, "family"),
+            _transport_of(source_end) if transport is None else _member(Transport, transport, "transport"),
+            source_end,
+            destination_end,
+            join(tlvs),
+        )
 
     def __getnewargs__(self) -> tuple[Any, ...]:
         """What copy and pickle pass to the constructor."""
@@ -150,11 +131,11 @@ class ProxyHeader(_Fields):
 
     @property
     def tlvs(self) -> tuple[Tlv, ...]:
-        """Every TLV, in order and raw. They are kept as bytes and cut when this is asked for."""
+        """Every TLV, in order and raw. The header keeps bytes, and cuts them up on demand."""
         return split(self.tlv_bytes, 0) or ()
 
     def tlv(self, type: int) -> bytes | None:  # noqa: A002 - the field's name in the specification
-        """The raw value of the first TLV of a type, or None when there is none."""
+        """The raw value of the first TLV of a type, or None if the header has no such TLV."""
         return _views.find(self.tlv_bytes, type)
 
     @property
@@ -167,7 +148,7 @@ class ProxyHeader(_Fields):
         """The host name the client asked for, as in TLS' SNI (PP 2.2.2).
 
         Raises:
-            InvalidTlv: The value is not UTF-8.
+            InvalidTlv: If the value is not UTF-8.
         """
         return _views.text(self.tlv_bytes, TlvType.AUTHORITY, "utf-8")
 
@@ -178,15 +159,15 @@ class ProxyHeader(_Fields):
 
     @property
     def unique_id(self) -> bytes | None:
-        """The upstream's opaque name for the connection, up to 128 bytes (PP 2.2.5)."""
+        """The sender's opaque name for the connection, up to 128 bytes (PP 2.2.5)."""
         return self.tlv(TlvType.UNIQUE_ID)
 
     @property
     def ssl(self) -> SslInfo | None:
-        """What is known of the client's TLS connection (PP 2.2.6).
+        """The client's TLS connection as the proxy saw it (PP 2.2.6).
 
         Raises:
-            InvalidTlv: The value is shorter than its fixed part, or its sub-TLVs do not fill it exactly.
+            InvalidTlv: If the value is shorter than its fixed part, or its sub-TLVs do not fill it exactly.
         """
         return _views.ssl(self.tlv_bytes)
 
@@ -195,7 +176,7 @@ class ProxyHeader(_Fields):
         """The name of the network namespace (PP 2.2.7).
 
         Raises:
-            InvalidTlv: The value is not US-ASCII.
+            InvalidTlv: If the value is not US-ASCII.
         """
         return _views.text(self.tlv_bytes, TlvType.NETNS, "ascii")
 
@@ -204,7 +185,7 @@ class ProxyHeader(_Fields):
         """The VPC endpoint's id, from AWS network load balancers with PrivateLink.
 
         Raises:
-            InvalidTlv: The value is not US-ASCII.
+            InvalidTlv: If the value is not US-ASCII.
         """
         return _views.aws_vpce_id(self.tlv_bytes)
 
@@ -213,7 +194,7 @@ class ProxyHeader(_Fields):
         """The LINKID of the private endpoint, from Azure Private Link.
 
         Raises:
-            InvalidTlv: The value is not a 32-bit number.
+            InvalidTlv: If the value is not a 32-bit number.
         """
         return _views.azure_link_id(self.tlv_bytes)
 
@@ -222,7 +203,7 @@ class ProxyHeader(_Fields):
         """The pscConnectionId, from Google Cloud's Private Service Connect.
 
         Raises:
-            InvalidTlv: The value is not a 64-bit number.
+            InvalidTlv: If the value is not a 64-bit number.
         """
         return _views.integer(self.tlv_bytes, TlvType.GCP, size_bytes=8)
 
@@ -233,3 +214,17 @@ def _family_of(source: Endpoint | UnixEndpoint | None) -> Family:
     if isinstance(source, UnixEndpoint):
         return Family.UNIX
     return Family.INET6 if ":" in source.host else Family.INET
+
+
+def _transport_of(source: Endpoint | UnixEndpoint | None) -> Transport:
+    return Transport.UNSPEC if source is None else Transport.STREAM
+
+
+def _member(kind: type[Number], value: int, option: str) -> Number:
+    if isinstance(value, kind):
+        return value
+    try:
+        return kind(value)
+    except ValueError:
+        allowed = ", ".join(f"{kind.__name__}.{member.name}" for member in kind)
+        raise UnencodableHeader(f"it takes {allowed} (PP 2.2)", option=option, value=value) from None

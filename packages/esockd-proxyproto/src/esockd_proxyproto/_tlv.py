@@ -1,4 +1,4 @@
-"""Type-length-value vectors: their types, and the walk over their framing (PP 2.2)."""
+"""Type-length-value vectors: their types and their framing (PP 2.2)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TYPES: Final = range(256)
 
 
 class TlvType(IntEnum):
-    """Registered types (PP 2.2), and those that clouds chose in the range that is left to applications (PP 2.2.8)."""
+    """Registered types (PP 2.2), and those that clouds chose in the range for applications (PP 2.2.8)."""
 
     ALPN = 0x01
     AUTHORITY = 0x02
@@ -59,15 +59,15 @@ class Tlv(NamedTuple):
 
 
 class TlvWalk:
-    """Checks the framing of TLVs as far as bytes have arrived, and can be called again when more have.
+    """Checks the framing of TLVs as far as bytes have arrived, and goes on when more have.
 
-    It never looks at a byte twice, so a sender that dribbles one byte at a time costs no more than one that doesn't.
+    It looks at each byte once, so that a sender of one byte at a time costs no more than any other.
 
     Args:
         start: Offset of the first TLV.
-        total: Offset behind the last one: the whole header's length in bytes.
+        total: Offset after the last one, which is the whole header's length in bytes.
         long_unique_id: Accept more than 128 bytes of UNIQUE_ID.
-        remainder: Accept one or two bytes behind the last TLV.
+        remainder: Accept one or two bytes after the last TLV.
     """
 
     def __init__(self, start: int, total: int, *, long_unique_id: bool, remainder: bool) -> None:
@@ -82,7 +82,7 @@ class TlvWalk:
         """Walk on over ``data[:available]``.
 
         Raises:
-            InvalidHeader: The framing is wrong, whatever may follow.
+            InvalidHeader: If the framing is wrong, whatever may follow.
         """
         while self.position < self._total:
             at = self.position
@@ -102,7 +102,7 @@ class TlvWalk:
             if at + 1 >= available:
                 return
             whole = at + 2 < available
-            size = data[at + 1] << 8 | (data[at + 2] if whole else 0)  # at least so many bytes
+            size = data[at + 1] << 8 | (data[at + 2] if whole else 0)  # at least this many bytes
             self._check_size(data[at], at, size, room, whole=whole)
             if not whole:
                 return
@@ -143,13 +143,17 @@ def join(tlvs: Iterable[Tlv]) -> bytes:
     """Write TLVs one after the other.
 
     Raises:
-        UnencodableHeader: A type or a length is out of range.
+        UnencodableHeader: If a type is out of range, or a value is not bytes or too long.
     """
     parts = []
     for type_, value in tlvs:
-        if type_ not in _TYPES or len(value) > LENGTH_LIMIT_BYTES:
-            raise UnencodableHeader(
-                f"a TLV of type {type_!r} with {len(value)} bytes; 0 to 255 and 65535 are the limits"
-            )
+        if type_ not in _TYPES:
+            raise UnencodableHeader("a TLV's type is 0 to 255", option="tlvs", value=type_)
+        _check_value(value)
         parts += [TLV_HEADER.pack(type_, len(value)), value]
     return b"".join(parts)
+
+
+def _check_value(value: object) -> None:
+    if not (isinstance(value, bytes) and len(value) <= LENGTH_LIMIT_BYTES):
+        raise UnencodableHeader("a TLV's value is at most 65535 bytes", option="tlvs", value=value)

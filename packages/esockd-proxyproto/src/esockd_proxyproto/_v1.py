@@ -1,4 +1,4 @@
-"""Version 1, the human-readable line (PP 2.1): reading, straight for what is whole and sound."""
+"""Reading version 1, the human-readable line (PP 2.1): the direct way, for whole and sound lines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import re
 from socket import AF_INET6, inet_ntop, inet_pton
 from typing import TYPE_CHECKING, Final
 
-from ._header import Command, Endpoint, Family, ProxyHeader, Transport, new_record
+from ._endpoint import Endpoint
+from ._header import Command, Family, ProxyHeader, Transport, new_record
 from ._v1_line import LINE_LIMIT_BYTES, read_line
 
 if TYPE_CHECKING:
@@ -23,13 +24,13 @@ _match_tcp6: Final = re.compile(rb"PROXY TCP6 " + _IPV6 + rb" " + _IPV6 + _PORTS
 
 
 def decode_v1(data: bytes, tolerate: Tolerance) -> tuple[ProxyHeader, int]:
-    """Read the line that data starts with; `read_line` takes what is not plain TCP, and explains what is wrong.
+    """Read the line that data starts with. `read_line` reads what is not plain TCP, and explains what is wrong.
 
     Raises:
-        IncompleteHeader: A valid header may still come of it.
-        InvalidHeader: None can.
+        IncompleteHeader: If a valid header may still come of it.
+        InvalidHeader: If no valid header can.
     """
-    if match := _match_tcp6(data):  # first: the dearer kind is not to pay for the other pattern as well
+    if match := _match_tcp6(data):  # first, so that the more expensive kind does not pay for the other pattern too
         family = _INET6
         source_text, destination_text, source_port_text, destination_port_text = match.groups()
         try:

@@ -1,4 +1,4 @@
-"""The fields of version 1's line: what their text means, and what the least is that would complete a part of it."""
+"""The fields of version 1's line: what their text means, and the least that would complete a part of it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Field(Generic[Value]):
     Attributes:
         name: For messages.
         minimum: Length of the shortest valid text.
-        endings: Texts, shortest first, among which is a shortest completion of every text that has any.
-        read: The meaning of a whole text; None when it is not valid.
+        endings: Texts, shortest first; every text that can be completed has a shortest completion among them.
+        read: Gives the meaning of a whole text, or None if it is not valid.
     """
 
     name: str
@@ -33,11 +33,11 @@ class Field(Generic[Value]):
     read: Callable[[str], Value | None]
 
     def missing(self, text: str) -> int | None:
-        """How many characters a valid text that starts so has at least beyond it; None when there is none."""
+        """How many characters are missing at least to make the text valid; None if nothing can."""
         return next((len(ending) for ending in self.endings if self.read(text + ending) is not None), None)
 
     def first_wrong(self, text: str) -> int:
-        """The first character behind which no valid text can follow any more, of a text that is not valid."""
+        """The first character of an invalid text after which nothing can make it valid."""
         return bisect_left(range(1, len(text)), True, key=lambda n: self.missing(text[:n]) is None)
 
 

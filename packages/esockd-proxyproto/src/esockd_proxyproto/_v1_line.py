@@ -1,6 +1,7 @@
-"""Version 1's line read field by field (PP 2.1): every prefix gets one of three answers, as early as it proves it.
+"""Reading version 1's line field by field (PP 2.1): every prefix gets its answer as early as it proves it.
 
-This is the general way, a hundred times slower than the straight one of `_v1` and taken when that one finds no header.
+This is the general way. It is a hundred times slower than the direct one in `_v1`, and taken when that one finds no
+header.
 """
 
 from __future__ import annotations
@@ -10,23 +11,24 @@ from bisect import bisect_right
 from functools import cache
 from typing import Final, NamedTuple, NoReturn
 
+from ._endpoint import Endpoint
 from ._errors import IncompleteHeader, InvalidHeader, NotProxyHeader
-from ._header import Command, Endpoint, Family, ProxyHeader, Transport
+from ._header import Command, Family, ProxyHeader, Transport
 from ._options import Tolerance
 from ._v1_fields import Field, Value, address_field, port_field
 
 SIGNATURE: Final = b"PROXY "
-LINE_LIMIT_BYTES: Final = 107  # of the longest line, its CRLF included
+LINE_LIMIT_BYTES: Final = 107  # of the longest line, with its CRLF
 
 _match_text: Final = re.compile(rb"[0-9A-Fa-f:.]*").match
 
 
 def read_line(line: bytes, tolerate: Tolerance) -> tuple[ProxyHeader, int]:
-    """Read the line that the given first 107 bytes, or fewer, start with.
+    """Read the line at the start of at most 107 bytes.
 
     Raises:
-        IncompleteHeader: A valid line may still come of them.
-        InvalidHeader: None can.
+        IncompleteHeader: If a valid line may still come of them.
+        InvalidHeader: If no valid line can.
     """
     try:
         return _Reader(line, tolerate).read()
@@ -34,14 +36,14 @@ def read_line(line: bytes, tolerate: Tolerance) -> tuple[ProxyHeader, int]:
         sound = line[: error.offset] if isinstance(error, InvalidHeader) else line
         if _least_length(sound, tolerate) <= LINE_LIMIT_BYTES:
             raise
-    # What is sound can no longer end within the limit. Find the byte that made it so.
+    # The sound part can no longer end within the limit. Find the byte that made it so.
     lengths = range(1, len(sound))
     offset = bisect_right(lengths, LINE_LIMIT_BYTES, key=lambda n: _least_length(line[:n], tolerate))
     raise InvalidHeader("the line cannot end with CRLF within 107 characters", offset, "PP 2.1")
 
 
 def _least_length(line: bytes, tolerate: Tolerance) -> int:
-    """Length of the shortest valid line that starts so."""
+    """The length of the shortest valid line that starts like this."""
     try:
         return _Reader(line, tolerate).read()[1]
     except IncompleteHeader as error:
@@ -49,7 +51,7 @@ def _least_length(line: bytes, tolerate: Tolerance) -> int:
 
 
 class _Protocol(NamedTuple):
-    """What may stand behind one keyword."""
+    """What may follow one keyword."""
 
     family: Family
     address: Field[str]
@@ -58,7 +60,7 @@ class _Protocol(NamedTuple):
 
     @property
     def least(self) -> tuple[int, ...]:
-        """Least number of bytes behind the keyword, and behind each field after it."""
+        """The least number of bytes after the keyword, and after each field that follows."""
         source_port = self.line_end_bytes + 1 + self.port.minimum
         destination = source_port + 1 + self.port.minimum
         source = destination + 1 + self.address.minimum
@@ -104,7 +106,7 @@ class _Reader:
         return ProxyHeader(1, Command.PROXY, family, Transport.STREAM, source, destination), self._at
 
     def _peek(self, least: int) -> int:
-        """The byte to read next; when it has not arrived, at least so many are missing."""
+        """The byte to read next; if it has not arrived, at least `least` bytes are missing."""
         if self._at == len(self._line):
             raise IncompleteHeader(least)
         return self._line[self._at]
@@ -133,7 +135,7 @@ class _Reader:
         return candidates[0]
 
     def _unknown(self) -> None:
-        """Whatever stands between UNKNOWN and the line's end is ignored, control characters included."""
+        """Ignore everything between UNKNOWN and the end of the line, control characters included."""
         if self._peek(self._line_end_bytes) != ord(" "):
             self._line_end()
             return
@@ -145,7 +147,7 @@ class _Reader:
         self._at = found + len(ending)
 
     def _field(self, field: Field[Value], rest: int) -> Value:
-        """Read the blank and the field behind it; at least ``rest`` bytes follow them."""
+        """Read a blank and the field after it, which at least ``rest`` bytes follow."""
         if self._peek(1 + field.minimum + rest) != ord(" "):
             self._fail("one blank")
         self._at += 1

@@ -1,4 +1,4 @@
-"""Version 2, the binary header (PP 2.2): reading."""
+"""Reading version 2, the binary header (PP 2.2)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from socket import AF_INET6, inet_ntop
 from typing import Final, NamedTuple
 
 from ._crc32c import crc32c
+from ._endpoint import UNIX_PATH_BYTES, Endpoint, UnixEndpoint
 from ._errors import IncompleteHeader, InvalidHeader, NotProxyHeader
-from ._header import UNIX_PATH_BYTES, Command, Endpoint, Family, ProxyHeader, Transport, UnixEndpoint, new_record
+from ._header import Command, Family, ProxyHeader, Transport, new_record
 from ._options import Options, Tolerance
 from ._tlv import CRC32C_BYTES, TLV_HEADER, UNIQUE_ID_LIMIT_BYTES, TlvType, TlvWalk, split
 
@@ -28,7 +29,7 @@ def _unpadded(block: bytes) -> bytes:
     return block.rstrip(b"\0") if block[0] == 0 else block.partition(b"\0")[0]
 
 
-# The six combinations of PROXY with addresses, by the first 14 bytes: family, transport, offset behind the addresses,
+# The six combinations of PROXY with addresses, by the first 14 bytes: family, transport, offset after the addresses,
 # and what reads the length and the addresses at once.
 _KIND_BYTES: Final = 14
 _KINDS: Final = {
@@ -45,7 +46,7 @@ _KINDS: Final = {
     )
     for transport in (Transport.STREAM, Transport.DGRAM)
 }
-_OCTETS: Final = tuple(map(str, range(256)))  # joined, they are an IPv4 address in less than half of inet_ntop's time
+_OCTETS: Final = tuple(map(str, range(256)))  # joined, they make an IPv4 address in less than half of inet_ntop's time
 _CRC32C_OF_SIGNATURE: Final = crc32c(SIGNATURE)
 _PROXY, _INET, _INET6 = Command.PROXY, Family.INET, Family.INET6
 _FIXED_BYTES: Final = FIXED.size
@@ -58,11 +59,11 @@ _SPECIAL_TYPES: Final = frozenset({_CRC32C, int(TlvType.UNIQUE_ID)})
 def decode_v2(data: bytes, max_length: int, verify_checksum: bool, tolerate: Tolerance) -> tuple[ProxyHeader, int]:
     """Read the header that data starts with.
 
-    The straight way for a whole, sound header with addresses; `read_fixed` and `TlvWalk` explain the rest.
+    This is the direct way, for a whole and sound header with addresses; `read_fixed` and `TlvWalk` explain the rest.
 
     Raises:
-        IncompleteHeader: A valid header may still come of it.
-        InvalidHeader: None can.
+        IncompleteHeader: If a valid header may still come of it.
+        InvalidHeader: If no valid header can.
     """
     kind = _KINDS.get(data[:_KIND_BYTES])
     if kind is None:
@@ -109,15 +110,15 @@ def decode_v2(data: bytes, max_length: int, verify_checksum: bool, tolerate: Tol
 
 
 class Fixed(NamedTuple):
-    """What is certain of the fixed part, whole or not.
+    """What is known of the fixed part, whole or not.
 
     Attributes:
         command: As sent.
         family: As sent; UNSPEC for LOCAL, whose family is ignored.
         transport: As sent; UNSPEC for LOCAL.
-        has_addresses: Whether addresses follow; if not, the block is nobody's business.
+        has_addresses: Whether addresses follow; if not, the block is skipped.
         start: Offset where TLVs begin.
-        total: Length of the whole header in bytes; the least it can have while the fixed part is not whole.
+        total: Length of the whole header in bytes, or the least it can be while the fixed part is not whole.
     """
 
     command: Command = Command.PROXY
@@ -128,7 +129,7 @@ class Fixed(NamedTuple):
     total: int = FIXED.size
 
     def walk(self, options: Options) -> TlvWalk:
-        """A walk over the TLVs, if they have to be sound."""
+        """A walk over the TLVs that have to be sound."""
         return TlvWalk(
             self.start if self.has_addresses else self.total,
             self.total,
@@ -138,10 +139,10 @@ class Fixed(NamedTuple):
 
 
 def read_fixed(data: bytes | bytearray, options: Options) -> Fixed:
-    """Read as much of the fixed part as there is.
+    """Read as much of the fixed part as has arrived.
 
     Raises:
-        InvalidHeader: It is wrong, whatever may follow.
+        InvalidHeader: If it is wrong, whatever follows.
     """
     available = len(data)
     if not data.startswith(SIGNATURE[:available]):
@@ -151,7 +152,7 @@ def read_fixed(data: bytes | bytearray, options: Options) -> Fixed:
         return Fixed()
     version, command = data[12] >> 4, data[12] & 15
     if version != 2:
-        raise InvalidHeader(f"version {version} behind the signature of version 2", 12, "PP 2.2")
+        raise InvalidHeader(f"version {version} after the signature of version 2", 12, "PP 2.2")
     if command > Command.PROXY:
         raise InvalidHeader(f"command {command}; only 0 (LOCAL) and 1 (PROXY) are assigned", 12, "PP 2.2")
     if available < 14:
@@ -188,9 +189,9 @@ def _read_kind(command: Command, family_transport: int) -> Fixed:
 
 
 def _decode_otherwise(data: bytes, options: Options) -> tuple[ProxyHeader, int]:
-    """Read what has no addresses, is not whole or not sound.
+    """Read a header that has no addresses, is not whole, or is not sound.
 
-    The block of LOCAL and of what is unspecified is skipped, but TLVs in it are kept when they are sound.
+    The block of LOCAL and of unspecified headers is skipped, but sound TLVs in it are kept.
     """
     fixed = read_fixed(data, options)
     command, family, transport, _, start, total = fixed
@@ -213,10 +214,10 @@ def _decode_otherwise(data: bytes, options: Options) -> tuple[ProxyHeader, int]:
 
 
 def verify(header: bytes, checksum_at: int) -> None:
-    """Compare the checksum of a whole header with what it claims (PP 2.2.3).
+    """Compare the checksum of a whole header with the one it carries (PP 2.2.3).
 
     Raises:
-        InvalidHeader: They differ.
+        InvalidHeader: If they differ.
     """
     behind = checksum_at + CRC32C_BYTES
     claimed = int.from_bytes(header[checksum_at:behind], "big")

@@ -1,4 +1,4 @@
-"""Typed views of raw values. They are looked up on demand, so a header costs nothing for the values nobody asks for."""
+"""Typed views of raw values, looked up on demand: a header costs nothing for values that nobody asks for."""
 
 from __future__ import annotations
 
@@ -49,22 +49,22 @@ class SslInfo:
 
     @property
     def version(self) -> str | None:
-        """Such as ``TLSv1.3``."""
+        """The TLS version, such as ``TLSv1.3``."""
         return text(self._tlv_bytes, SslSubtype.VERSION, "ascii")
 
     @property
     def common_name(self) -> str | None:
-        """Common Name of the client certificate's subject."""
+        """The Common Name of the client certificate's subject."""
         return text(self._tlv_bytes, SslSubtype.COMMON_NAME, "utf-8")
 
     @property
     def cipher(self) -> str | None:
-        """Such as ``ECDHE-RSA-AES128-GCM-SHA256``."""
+        """The cipher suite, such as ``ECDHE-RSA-AES128-GCM-SHA256``."""
         return text(self._tlv_bytes, SslSubtype.CIPHER, "ascii")
 
     @property
     def signature_algorithm(self) -> str | None:
-        """What the proxy's certificate is signed with, such as ``RSA-SHA256``."""
+        """The algorithm that signed the proxy's certificate, such as ``RSA-SHA256``."""
         return text(self._tlv_bytes, SslSubtype.SIGNATURE_ALGORITHM, "ascii")
 
     @property
@@ -79,7 +79,7 @@ class SslInfo:
 
     @property
     def signature_scheme(self) -> str | None:
-        """What the proxy signed the handshake with, such as ``rsa_pss_rsae_sha256``."""
+        """The scheme with which the proxy signed the handshake, such as ``rsa_pss_rsae_sha256``."""
         return text(self._tlv_bytes, SslSubtype.SIGNATURE_SCHEME, "ascii")
 
     @property
@@ -101,37 +101,37 @@ def find(tlv_bytes: bytes, wanted: int) -> bytes | None:
 
 
 def text(tlv_bytes: bytes, wanted: int, encoding: str) -> str | None:
-    """The same, decoded."""
+    """The value of the first TLV of a type, as text."""
     value = find(tlv_bytes, wanted)
     return None if value is None else _decoded(value, wanted, encoding)
 
 
 def integer(tlv_bytes: bytes, wanted: int, *, size_bytes: int = 4) -> int | None:
-    """The same, as a number in network byte order."""
+    """The value of the first TLV of a type, as a number in network byte order."""
     value = find(tlv_bytes, wanted)
     if value is None:
         return None
     if len(value) != size_bytes:
-        raise InvalidTlv(f"TLV 0x{wanted:02x} has {len(value)} bytes where a number of {size_bytes} belongs")
+        raise InvalidTlv(f"it is a number of {size_bytes} bytes", option=f"TLV 0x{wanted:02x}", value=value)
     return int.from_bytes(value, "big")
 
 
 def ssl(tlv_bytes: bytes) -> SslInfo | None:
-    """The value of type SSL, one level deep: no sub-TLV holds another."""
+    """The value of the SSL TLV, one level deep: no sub-TLV holds another."""
     value = find(tlv_bytes, TlvType.SSL)
     if value is None:
         return None
     if len(value) < _SSL_FIXED.size:
-        raise InvalidTlv(f"TLV 0x20 has {len(value)} bytes; its fixed part alone takes 5 (PP 2.2.6)")
+        raise InvalidTlv("its fixed part alone takes 5 bytes (PP 2.2.6)", option="TLV 0x20", value=value)
     client, verify = _SSL_FIXED.unpack_from(value)
     sub_tlvs = split(value, _SSL_FIXED.size)
     if sub_tlvs is None:
-        raise InvalidTlv("the sub-TLVs of TLV 0x20 do not end where it ends (PP 2.2.6)")
+        raise InvalidTlv("its sub-TLVs do not end where it ends (PP 2.2.6)", option="TLV 0x20", value=value)
     return SslInfo(client, verify, sub_tlvs)
 
 
 def aws_vpce_id(tlv_bytes: bytes) -> str | None:
-    """The id behind AWS' sub-type byte 1."""
+    """The id after AWS's sub-type byte 1."""
     for type_, value in split(tlv_bytes, 0) or ():
         if type_ == TlvType.AWS and value[:1] == _AWS_VPCE_ID:
             return _decoded(value[1:], TlvType.AWS, "ascii")
@@ -139,11 +139,11 @@ def aws_vpce_id(tlv_bytes: bytes) -> str | None:
 
 
 def azure_link_id(tlv_bytes: bytes) -> int | None:
-    """The number behind Azure's sub-type byte 1: the one little-endian number of the protocol."""
+    """The number after Azure's sub-type byte 1, the only little-endian number of the protocol."""
     for type_, value in split(tlv_bytes, 0) or ():
         if type_ == TlvType.AZURE and value[:1] == _AZURE_LINK_ID:
             if len(value) != 5:
-                raise InvalidTlv(f"Azure's LINKID has {len(value) - 1} bytes where a number of 4 belongs")
+                raise InvalidTlv("Azure's LINKID is a number of 4 bytes", option="TLV 0xee", value=value[1:])
             return int.from_bytes(value[1:], "little")
     return None
 
@@ -152,4 +152,4 @@ def _decoded(value: bytes, type_: int, encoding: str) -> str:
     try:
         return value.decode(encoding)
     except UnicodeDecodeError as error:
-        raise InvalidTlv(f"TLV 0x{type_:02x} is not {encoding} text: {value[:64]!r}") from error
+        raise InvalidTlv(f"it is not {encoding} text", option=f"TLV 0x{type_:02x}", value=value) from error

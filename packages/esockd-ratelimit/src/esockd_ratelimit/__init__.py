@@ -3,33 +3,38 @@
 from ._bucket import Reservation, TokenBucket
 from ._composite import CompositeLimiter, Verdict
 from ._errors import (
-    BurstExceededError,
-    InvalidRateError,
-    InvalidTokensError,
-    QueueFullError,
+    BadValueError,
+    BurstExceeded,
+    InvalidOption,
+    InvalidRate,
+    InvalidTokens,
+    QueueFull,
     RateLimitError,
-    TooManyKeysError,
-    WaitTooLongError,
+    TooManyKeys,
+    WaitTooLong,
 )
 from ._keyed import KeyedTokenBucket, source_key
 from ._protocol import KeyedLimiter, Limiter
-from ._rate import Rate
+from ._rate import Rate, RateLike
 
 __all__ = [
-    "BurstExceededError",
+    "BadValueError",
+    "BurstExceeded",
     "CompositeLimiter",
-    "InvalidRateError",
-    "InvalidTokensError",
+    "InvalidOption",
+    "InvalidRate",
+    "InvalidTokens",
     "KeyedLimiter",
     "KeyedTokenBucket",
     "Limiter",
-    "QueueFullError",
+    "QueueFull",
     "Rate",
+    "RateLike",
     "RateLimitError",
     "Reservation",
     "TokenBucket",
-    "TooManyKeysError",
+    "TooManyKeys",
     "Verdict",
-    "WaitTooLongError",
+    "WaitTooLong",
     "source_key",
 ]

@@ -1,4 +1,4 @@
-"""Time as buckets see it: whole nanoseconds that never run backwards, and a way to sleep on them."""
+"""Time as buckets see it: whole nanoseconds that never run backwards, and a way to wait for them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import anyio
 
-from ._errors import InvalidRateError
+from ._errors import InvalidOption
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -28,14 +28,15 @@ class Alarm(Protocol):
 
 
 def forward_only(clock: Clock) -> Clock:
-    """The clock, clamped so that it never runs backwards; one that cannot is returned as it is, at no cost a call.
+    """The clock, kept from running backwards; one that never does is returned as it is, at no cost per call.
 
     Raises:
-        InvalidRateError: The clock does not count in whole nanoseconds.
+        InvalidOption: If the clock does not count in whole nanoseconds.
     """
     now = clock()
     if type(now) is not int:
-        raise InvalidRateError(f"a clock must give whole nanoseconds, as time.monotonic_ns does, not {now!r}")
+        hint = "Use time.monotonic_ns or a clock like it."
+        raise InvalidOption(f"it gives {now!r} where it should give whole nanoseconds", option="clock", hint=hint)
     if clock is time.monotonic_ns or clock is time.perf_counter_ns:
         return clock
     latest = now
@@ -49,7 +50,7 @@ def forward_only(clock: Clock) -> Clock:
 
 
 async def wait_until(clock: Clock, deadline_ns: int | None, event: Event) -> None:
-    """Wait for the event, but no longer than until the clock shows `deadline_ns` (None: as long as it takes)."""
+    """Wait for the event, at most until the clock shows `deadline_ns`; None for no limit."""
     alarm: object = clock
     if deadline_ns is None:
         await event.wait()

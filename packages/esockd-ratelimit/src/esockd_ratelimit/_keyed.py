@@ -1,9 +1,9 @@
-"""A bucket a key, such as the address of a peer, in one number a key.
+"""A bucket a key, such as the address of a peer, kept as one number.
 
 A key costs one entry of a dict: the moment at which its bucket is full again, in the units of `_units`. A full bucket
-is as good as none, so keys whose moment has passed are forgotten, and no other is: a limited key cannot be pushed out
-by a flood of new ones. A heap orders the keys by a moment that was theirs once; moments only move ahead, so a key whose
-old moment has not come cannot be full yet, and every other is put back with its present moment.
+is as good as no bucket. Only keys whose moment has passed are therefore forgotten, and a flood of new keys cannot push
+out a limited one. A heap orders the keys by a moment that was theirs once. Moments only move ahead: a key whose old
+moment has not come cannot be full yet, and any other is put back with its present moment.
 """
 
 from __future__ import annotations
@@ -12,41 +12,43 @@ import heapq
 import itertools
 import socket
 import time
+from copy import copy
 from fractions import Fraction
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from ._bucket import MAX_WAITERS, TokenBucket
+from ._checks import check_choice, check_count
 from ._clock import Clock, forward_only
-from ._errors import BurstExceededError, InvalidRateError, QueueFullError, TooManyKeysError
+from ._errors import BurstExceeded, QueueFull, TooManyKeys
 from ._rate import Rate
 from ._units import Units, checked, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-    from ._rate import Number
+    from ._rate import Number, RateLike
 
 MAX_KEYS: Final = 65_536
-FORGET_PER_NEW_KEY: Final = 8  # more go than come: the table shrinks back, and no newcomer pays for a whole sweep
+FORGET_PER_NEW_KEY: Final = 8  # more go than come, so that the table shrinks and no new key pays for a whole sweep
 MAPPED_PREFIX: Final = bytes(10) + b"\xff\xff"  # RFC 4291, 2.5.5.2: IPv4-mapped IPv6 addresses
 
 WhenFull = Literal["refuse", "admit", "share"]
 
 
 def source_key(key: Hashable) -> Hashable:
-    """What a source is limited by: an IPv4 address as it is, an IPv6 address by its /64, an IPv4-mapped one as IPv4.
+    """The key that limits a source: an IPv4 address, the /64 of an IPv6 address, or the IPv4 address of a mapped one.
 
-    A /64 is what one subscriber gets (RFC 6177 counsels at least that much), so its addresses count as one source.
-    Anything that is no IPv6 address in text counts as it is.
+    One subscriber gets at least a /64 (RFC 6177), so that its addresses count as one source. Any other key counts as
+    it is.
     """
     if not isinstance(key, str) or ":" not in key:
         return key
     try:
         packed = socket.inet_pton(socket.AF_INET6, key.partition("%")[0])
-    except OSError:
+    except (OSError, ValueError):  # a ValueError where there is a NUL or a lone surrogate in it
         return key
     return socket.inet_ntop(socket.AF_INET, packed[12:]) if packed.startswith(MAPPED_PREFIX) else packed[:8]
 
@@ -55,22 +57,24 @@ class KeyedTokenBucket:
     """A `TokenBucket` a key, all with the same rate and burst.
 
     Args:
-        rate: Tokens a second for each key: a number or a `Rate`.
+        rate: Tokens a second for each key: a number, text such as `5/min`, or a `Rate`.
         burst: The most tokens of one key, at least 1. By default one second's worth and at least 1.
         clock: Gives nanoseconds.
-        max_keys: How many keys may be limited at once, a hard bound on memory.
-        when_full: What happens to a new key when that many others are being limited: `"refuse"` it, `"admit"` it
-            without a limit, or let all such keys `"share"` one bucket more.
-        key: Maps what is asked for to what is limited. By default a source address by itself, IPv6 by /64.
-        max_waiters: How many may wait in `acquire` at once, over all keys; None for no bound.
+        max_keys: How many keys may be limited at once: a hard bound on memory.
+        when_full: What happens to a new key while that many others are being limited: `"refuse"` it, `"admit"` it
+            without a limit, or let all such keys `"share"` one more bucket.
+        key: Maps the key of a call to the key that is limited. By default an IPv6 address maps to its /64.
+        max_waiters: How many callers may wait in `acquire` at once, over all keys; None for no bound.
 
     Raises:
-        InvalidRateError: A number is out of its range, the policy is unknown, or the clock gives no whole nanoseconds.
+        InvalidRate: If the rate or the burst is not valid.
+        InvalidOption: If another number is out of range, the policy is unknown, or the clock does not give whole
+            nanoseconds.
     """
 
     def __init__(
         self,
-        rate: Number | Rate,
+        rate: RateLike,
         burst: Number | None = None,
         clock: Clock = time.monotonic_ns,
         *,
@@ -79,10 +83,9 @@ class KeyedTokenBucket:
         key: Callable[[Hashable], Hashable] = source_key,
         max_waiters: int | None = MAX_WAITERS,
     ) -> None:
-        if max_keys < 1:
-            raise InvalidRateError(f"max_keys must be 1 or more, not {max_keys!r}")
-        if when_full not in ("refuse", "admit", "share"):
-            raise InvalidRateError(f'when_full must be "refuse", "admit" or "share", not {when_full!r}')
+        check_count(max_keys, "max_keys", 1)
+        check_count(max_waiters, "max_waiters", 0, optional=True)
+        check_choice(when_full, "when_full", ("refuse", "admit", "share"))
         self.max_keys = max_keys
         self.when_full: WhenFull = when_full
         self._rate = Rate.of(rate, burst)
@@ -96,7 +99,7 @@ class KeyedTokenBucket:
         self._full_at: dict[Hashable, int] = {}
         self._heap: list[tuple[int, int, Hashable]] = []
         self._numbers = itertools.count()
-        self._waited_for: dict[Hashable, TokenBucket] = {}  # keys somebody waits for have a bucket with a queue
+        self._waited_for: dict[Hashable, TokenBucket] = {}  # a key that somebody waits for has a bucket with a queue
         self._overflow = TokenBucket(self._rate, None, clock, max_waiters=max_waiters)
 
     @property
@@ -106,23 +109,24 @@ class KeyedTokenBucket:
 
     @property
     def key_count(self) -> int:
-        """How many keys are remembered: those being limited, and some whose bucket filled up lately."""
+        """How many keys are remembered, which are those being limited, and some whose bucket has filled up since."""
         return len(self._full_at)
 
     def try_acquire(self, key: Hashable, n: int = 1) -> bool:
         """Take n tokens of this key now, or none.
 
         Returns:
-            Whether they were taken. 0 tokens always are. A new key that finds no room is answered by `when_full`.
+            Whether they were taken; 0 tokens always are. `when_full` decides about a new key that finds no room.
 
         Raises:
-            BurstExceededError: n is more than a bucket ever holds.
-            InvalidTokensError: n is negative or not whole.
+            BurstExceeded: If n is more than a bucket ever holds.
+            InvalidTokens: If n is negative or not whole.
         """
         cost = self._token if n == 1 else self._cost(n)
         if not cost:
             return True
-        key = self._key(key)
+        if type(key) is not str or ":" in key or self._key is not source_key:  # an IPv4 address stands for itself
+            key = self._key(key)
         if self._waited_for and (bucket := self._waited_for.get(key)):
             return bucket.try_acquire(n)
         now = self._now() * self._per_ns
@@ -138,14 +142,14 @@ class KeyedTokenBucket:
         return True
 
     def wait_time(self, key: Hashable, n: int = 1) -> float:
-        """Seconds until `try_acquire(key, n)` would say True, if nobody else took tokens of this key.
+        """Seconds until `try_acquire(key, n)` would return True if nobody else took tokens of this key.
 
         Returns:
-            0.0 when it would now; `math.inf` when it never would, at rate 0.
+            0.0 if it would now, and `math.inf` if it never would, at rate 0.
 
         Raises:
-            BurstExceededError: n is more than a bucket ever holds.
-            InvalidTokensError: n is negative or not whole.
+            BurstExceeded: If n is more than a bucket ever holds.
+            InvalidTokens: If n is negative or not whole.
         """
         cost = self._cost(n)
         key = self._key(key)
@@ -167,27 +171,27 @@ class KeyedTokenBucket:
         """Take n tokens of this key, waiting for them in turn as in `TokenBucket.acquire`.
 
         Raises:
-            TooManyKeysError: The key is new, the table is full and `when_full` is `"refuse"`.
-            QueueFullError: `max_waiters` callers wait already; nothing was charged.
-            BurstExceededError: n is more than a bucket ever holds.
-            InvalidTokensError: n is negative or not whole.
+            TooManyKeys: If the key is new, the table is full and `when_full` is `"refuse"`.
+            QueueFull: If `max_waiters` callers already wait; nothing was charged.
+            BurstExceeded: If n is more than a bucket ever holds.
+            InvalidTokens: If n is negative or not whole.
         """
         await checkpoint_if_cancelled()
         if not self.try_acquire(key, n):
             await self._wait_for(self._key(key), n)
 
     def forget_full(self) -> int:
-        """Forget every key whose bucket is full, and say how many keys are left. New keys do this bit by bit."""
+        """Forget every key whose bucket is full; return how many are left. New keys do this bit by bit."""
         self._forget(self._now() * self._per_ns, len(self._heap))
         return self.key_count
 
-    def reconfigure(self, rate: Number | Rate, burst: Number | None = None) -> None:
-        """Go on with another rate and burst, given as to the constructor; costs a pass over all keys.
+    def reconfigure(self, rate: RateLike, burst: Number | None = None) -> None:
+        """Go on with another rate and burst, given as for the constructor; this visits every key.
 
-        Each key keeps its tokens, as far as the new burst holds them, and whoever waits keeps its place.
+        Each key keeps its tokens, as far as the new burst holds them, and waiting callers keep their places.
 
         Raises:
-            InvalidRateError: A number is out of its range; nothing was changed.
+            InvalidRate: If the rate or the burst is not valid; nothing was changed.
         """
         new = Rate.of(rate, burst)
         units = Units.of(new, Fraction(1, self._token))  # whole for whatever was whole before
@@ -209,14 +213,22 @@ class KeyedTokenBucket:
         self._rate, self._units = new, units
         self._per_ns, self._token, self._capacity = units
 
+    def __copy__(self) -> Self:
+        """Buckets with the same rate, clock and tokens, in which nobody waits; this visits every key."""
+        buckets = type(self).__new__(type(self))
+        waited_for = {key: bucket._full_at for key, bucket in self._waited_for.items()}  # noqa: SLF001 - as above
+        vars(buckets).update(vars(self), _full_at=self._full_at | waited_for, _heap=[*self._heap])
+        vars(buckets).update(_waiters=0, _waited_for={}, _overflow=copy(self._overflow))
+        return buckets
+
     def _cost(self, n: int) -> int:
         cost = checked(n) * self._token
         if cost > self._capacity:
-            raise BurstExceededError(n, self._rate.burst)
+            raise BurstExceeded(n, self._rate.burst)
         return cost
 
     def _make_room(self, now: int) -> bool:
-        """Forget some full buckets; whether there is room for a key more."""
+        """Forget some full buckets; return whether there is room for another key."""
         self._forget(now, FORGET_PER_NEW_KEY)
         while len(self._full_at) >= self.max_keys and self._heap[0][0] <= now:
             self._forget(now, 1)
@@ -239,7 +251,7 @@ class KeyedTokenBucket:
     async def _wait_for(self, key: Hashable, n: int) -> None:
         """Wait in turn for tokens that are not there yet."""
         if self._waiters == self._max_waiters:
-            raise QueueFullError(self._waiters)
+            raise QueueFull(self._waiters)
         bucket = self._bucket_to_wait_for(key)
         self._waiters += 1
         try:
@@ -254,7 +266,7 @@ class KeyedTokenBucket:
             return bucket
         if key not in self._full_at:
             if self.when_full == "refuse":
-                raise TooManyKeysError(self.max_keys)
+                raise TooManyKeys(self.max_keys)
             return self._overflow
         bucket = TokenBucket(self._rate, None, self._clock, max_waiters=None)
         bucket._set_units(self._units)  # noqa: SLF001 - as above
@@ -263,9 +275,9 @@ class KeyedTokenBucket:
         return bucket
 
     def _untake(self, key: Hashable, n: int, full_at: int | None = None) -> None:
-        """Give back tokens taken when the key's moment became `full_at`, as far as time has not refilled them since.
+        """Give back tokens, as far as time has not refilled them since the key's moment became `full_at`.
 
-        Without `full_at` they were taken this very moment.
+        Without `full_at` they were taken just now.
         """
         cost, key, now = n * self._token, self._key(key), self._now() * self._per_ns
         returned = cost if full_at is None else min(cost, max(full_at - now, 0))
@@ -275,12 +287,12 @@ class KeyedTokenBucket:
             self._full_at[key] -= returned
 
     async def _hold(self, key: Hashable, n: int) -> Callable[[], None]:
-        """Take n tokens in turn, and return how to give them back."""
+        """Take n tokens in turn; return a function that gives them back."""
         await self.acquire(key, n)
         return partial(self._untake, key, n, self._full_at.get(self._key(key)))
 
     def _settle(self, key: Hashable) -> None:
-        """Back to one number, once nobody waits for this key any more."""
+        """Go back to one number once nobody waits for this key any more."""
         bucket = self._waited_for.get(key)
         if bucket and not bucket.waiters:
             self._full_at[key] = bucket._full_at  # noqa: SLF001 - as above

@@ -1,8 +1,8 @@
-"""Units of time in which a bucket counts, so that nothing is ever divided.
+"""The units of time in which a bucket counts, so that it never has to divide.
 
-If a nanosecond refills p/q of a token, count time in units of 1/p nanosecond: then a nanosecond is p units, a token
-takes q units to refill, and both are whole numbers. At rate 0 a nanosecond is 0 units: time stands still, and the burst
-is all there is.
+If a nanosecond refills p/q of a token, time is counted in units of 1/p nanosecond. A nanosecond is then p units, a
+token takes q units to refill, and both are whole numbers. At rate 0 a nanosecond is 0 units: time stands still, and the
+burst is all there is.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ._errors import InvalidTokensError
+from ._errors import InvalidTokens
 
 if TYPE_CHECKING:
     from ._rate import Rate
@@ -34,7 +34,7 @@ class Units(NamedTuple):
 
     @classmethod
     def of(cls, rate: Rate, tokens: Fraction = Fraction(0)) -> Units:
-        """Units in which the rate, its burst and also this number of tokens are whole."""
+        """Units in which the rate, its burst and the given number of tokens are whole."""
         share = rate.per_s / NS_PER_S  # of a token, in a nanosecond
         token = share.denominator
         finer = math.lcm((rate.burst * token).denominator, (tokens * token).denominator)
@@ -45,15 +45,15 @@ def checked(n: object) -> int:
     """The number of tokens.
 
     Raises:
-        InvalidTokensError: It is not a whole number from 0 up.
+        InvalidTokens: If it is not a whole number from 0 up.
     """
     if not isinstance(n, int) or n < 0:
-        raise InvalidTokensError(f"tokens are taken in whole numbers from 0 up, not {n!r}")
+        raise InvalidTokens("it takes a whole number, 0 or more", option="n", value=n)
     return n
 
 
 def seconds(units: int, per_ns: int) -> float:
-    """Seconds, rounded up to whole nanoseconds, in which so many units pass; infinite when time stands still."""
+    """The seconds in which these units pass, rounded up to whole nanoseconds; infinite if time stands still."""
     if units <= 0:
         return 0.0
     return -(-units // per_ns) / NS_PER_S if per_ns else math.inf

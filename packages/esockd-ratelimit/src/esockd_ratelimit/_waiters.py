@@ -1,11 +1,11 @@
 """The queue of a bucket: promises of tokens that are not there yet, in the order in which they were made.
 
-A promise is charged when it is made: the bucket is in debt while one is open, so nobody who comes later can overtake,
-and the path of those who find tokens needs no look at the queue. A promise falls due when the debt up to and including
-it is paid. Waiters are promises that somebody sleeps on: the first of them alone carries a timer, and whoever wakes
-settles all that are due.
+A promise is charged when it is made. The bucket is in debt while one is open, so that no later caller can overtake, and
+callers that find tokens need not look at the queue. A promise falls due when the debt up to and including it is paid. A
+waiter is a promise that somebody sleeps on: only the first of them carries a timer, and whoever wakes settles all that
+are due.
 
-Everything here is whole numbers in the bucket's units of time (see `_units`); no clock, no waiting.
+All numbers here are whole, in the bucket's units of time (see `_units`); there is no clock and no waiting here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections import OrderedDict
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from ._errors import QueueFullError
+from ._errors import QueueFull
 
 if TYPE_CHECKING:
     from anyio import Event
@@ -25,10 +25,10 @@ class Claim:
 
     Attributes:
         tokens: How many.
-        cost: The same in units.
-        full_at: Once due, when the bucket would be full again after this promise; None while it is open.
-        wakeup: What its waiter sleeps on; None for a reservation.
-        epoch: Which units the numbers are in.
+        cost: The same, in units.
+        full_at: Once due, the moment at which the bucket is full again after this promise; None while it is open.
+        wakeup: The event its waiter sleeps on; None for a reservation.
+        epoch: The units that the numbers are in.
     """
 
     __slots__ = ("cost", "epoch", "full_at", "tokens", "wakeup")
@@ -45,7 +45,7 @@ class ClaimQueue:
     """The open promises of one bucket.
 
     Args:
-        max_waiters: How many may sleep at once; None for no bound.
+        max_waiters: How many callers may sleep at once; None for no bound.
     """
 
     __slots__ = ("_end", "_epoch", "_open", "_open_cost", "_waiters", "max_waiters")
@@ -54,23 +54,23 @@ class ClaimQueue:
         self.max_waiters = max_waiters
         self._open: OrderedDict[Claim, None] = OrderedDict()
         self._open_cost = 0
-        self._end = 0  # when the bucket is full again after the last promise; true while any is open
+        self._end = 0  # when the bucket is full again after the last promise; valid while any is open
         self._waiters = 0
-        self._epoch = 0  # goes up when the units change: what was due before then gives nothing back
+        self._epoch = 0  # goes up when the units change; a promise that was due before gives nothing back
 
     def __len__(self) -> int:
         """How many callers wait."""
         return self._waiters
 
     def push(self, claim: Claim, full_at: int) -> None:
-        """Append a promise; `full_at` is when the bucket is full again with it charged. Settle before and after.
+        """Append a promise; with it charged, the bucket is full again at `full_at`. Settle before and after.
 
         Raises:
-            QueueFullError: It is a waiter, and as many as allowed wait already.
+            QueueFull: If it is a waiter, and as many as allowed already wait.
         """
         if claim.wakeup is not None:
             if self._waiters == self.max_waiters:
-                raise QueueFullError(self._waiters)
+                raise QueueFull(self._waiters)
             self._waiters += 1
         claim.epoch = self._epoch
         self._open[claim] = None
@@ -78,10 +78,10 @@ class ClaimQueue:
         self._end = full_at
 
     def settle(self, paid_until: int) -> None:
-        """Close every promise that is due and wake its waiter, then the one who is now first: it carries the timer.
+        """Close every promise that is due and wake its waiter, then the new first one, which carries the timer.
 
         Args:
-            paid_until: Now, plus the bucket's capacity: debts up to here are paid.
+            paid_until: Now plus the bucket's capacity; debts up to here are paid.
         """
         if not self._open:
             return
@@ -98,16 +98,16 @@ class ClaimQueue:
             self._wake_first()
 
     def first_waiter(self) -> Claim | None:
-        """The promise whose waiter carries the timer."""
+        """The first promise with a waiter, which carries the timer."""
         return next((claim for claim in self._open if claim.wakeup), None) if self._waiters else None
 
     def due_at(self, claim: Claim) -> int:
-        """When the debt is paid up to and including this open promise, plus the bucket's capacity."""
+        """The moment at which the debt up to and including this open promise is paid, plus the capacity."""
         ahead = takewhile(lambda other: other is not claim, self._open)
         return self._end - self._open_cost + sum(other.cost for other in ahead) + claim.cost
 
     def cancel(self, claim: Claim, now: int) -> int:
-        """Take a promise back, and say how many units the bucket gets back. Settle before."""
+        """Take a promise back; return how many units the bucket gets back. Settle before."""
         if claim.full_at is None:
             was_first = claim is self.first_waiter() or claim.wakeup is None
             self._remove(claim)
@@ -121,12 +121,12 @@ class ClaimQueue:
         return returned
 
     def move_up(self, units: int) -> None:
-        """Somebody gave so many units back: whoever waits gets its turn earlier."""
+        """Somebody gave units back: waiters get their turn earlier."""
         self._end -= units
         self._wake_first()
 
     def convert(self, full_at: int, token: int) -> None:
-        """Count in other units from now on: the bucket, open promises charged, is full at `full_at`."""
+        """Count in other units from now on; with open promises charged, the bucket is full at `full_at`."""
         self._epoch += 1
         self._open_cost = 0
         for claim in self._open:

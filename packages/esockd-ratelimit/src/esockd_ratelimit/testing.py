@@ -1,4 +1,4 @@
-"""For tests of programs that use limiters: a clock that moves only when told to."""
+"""A clock that moves only when told to, for tests of programs that use limiters."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 
 class FakeClock:
-    """A clock for buckets. `advance` moves it, and wakes whoever waits in `acquire` on it.
+    """A clock for buckets. `advance` moves it, and wakes callers that wait for it in `acquire`.
 
     After `advance`, let the woken tasks run, for example with `anyio.wait_all_tasks_blocked()`.
 
     Args:
-        start_ns: What it shows first, in nanoseconds.
+        start_ns: The nanoseconds it shows at first.
 
     Attributes:
-        now_ns: What it shows.
+        now_ns: The nanoseconds it shows.
     """
 
     def __init__(self, start_ns: int = 0) -> None:
@@ -29,11 +29,11 @@ class FakeClock:
         self._numbers = itertools.count()
 
     def __call__(self) -> int:
-        """Nanoseconds."""
+        """The nanoseconds it shows."""
         return self.now_ns
 
     def advance(self, seconds: float) -> None:
-        """Move by so many seconds, rounded to whole nanoseconds; a negative number turns the clock back."""
+        """Move by some seconds, rounded to whole nanoseconds; a negative number turns the clock back."""
         self.now_ns += round(seconds * 1e9)
         self._ring()
 

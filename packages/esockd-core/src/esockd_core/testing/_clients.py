@@ -1,7 +1,7 @@
-"""Clients as a listener on the internet meets them, for any listener and from any test.
+"""Clients as a listener on the internet meets them, for any listener and any test.
 
-They connect with plain sockets and without waiting: the listener's event loop has no turn meanwhile, and what a client
-does next happens while it is still in the kernel's queue.
+They connect with plain sockets and without waiting, so the listener's event loop has no turn meanwhile. The next step
+of a client happens while it is still in the kernel's queue.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from anyio.abc import SocketAttribute
 from anyio.lowlevel import checkpoint
 
 from esockd_core._address import parse_address
-from esockd_core._unix_socket import kernel_address
+from esockd_core._sockets.unix import kernel_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +47,7 @@ def connect_deaf(address: ListenerAddress) -> socket.socket:
 
 @contextmanager
 def silent_clients(address: ListenerAddress, count: int) -> Iterator[list[socket.socket]]:
-    """Connect so many clients that say nothing, and close them at the end of the block."""
+    """Connect this many clients that say nothing, and close them at the end of the block."""
     with ExitStack() as stack:
         yield [stack.enter_context(_connect(address)) for _ in range(count)]
 
@@ -64,14 +64,14 @@ async def reset(client: SocketStream | socket.socket) -> None:
 
 
 async def send_byte_by_byte(client: ByteSendStream, data: bytes) -> None:
-    """Send each byte by itself; several may still be read at once, where the handler reads late."""
+    """Send each byte by itself. A handler that reads late may still get several at once."""
     for byte in data:
         await client.send(bytes([byte]))
         await checkpoint()
 
 
 async def exchange(client: ByteStream, request: bytes) -> bytes:
-    """Send a request and finish sending (half-close), then give everything that comes until the other end finishes."""
+    """Send a request and finish sending (half-close), then return everything until the other end finishes."""
     await client.send(request)
     await client.send_eof()
     return b"".join([data async for data in client])

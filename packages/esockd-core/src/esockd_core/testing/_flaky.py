@@ -1,4 +1,4 @@
-"""A listening socket whose accept(2) fails as a test says."""
+"""A listening socket with an accept(2) that fails when a test says so."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import select
 import socket
 from typing import TYPE_CHECKING, Any
 
-from esockd_core._accept import AskedSocket
+from esockd_core._sockets.asked import AskedSocket
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
 class AcceptFaults:
-    """What goes wrong when clients are accepted; may be changed at any time.
+    """The faults of accepting clients. They may be changed at any time.
 
     A step is a call of accept(2) that finds a client waiting, counted from 1 over all acceptors. At a fault the client
     stays in the kernel's queue, as with `EMFILE`, and waits for the next call.
@@ -24,7 +24,7 @@ class AcceptFaults:
 
     Attributes:
         steps: The errno of each step that is still to fail.
-        always: The errno of every other step; None where those work.
+        always: The errno of every other step; None if those work.
         calls: Steps so far.
     """
 
@@ -34,7 +34,7 @@ class AcceptFaults:
         self.calls: int = 0
 
     def raise_next(self) -> None:
-        """Count a step, and fail as it is to.
+        """Count a step, and raise its fault if it has one.
 
         Raises:
             OSError: The fault of this step.
@@ -48,15 +48,15 @@ class AcceptFaults:
 class FlakySocket(AskedSocket):
     """A listening socket with faults, to be given to a listener as its address.
 
-    It is a real socket with real clients: only its accept(2) fails. Every listener asks it for each client: on uvloop,
-    which accepts in C otherwise, that is the way that a listener takes when descriptors are scarce.
+    It is a real socket with real clients; only its accept(2) fails. Every listener calls it for each client. uvloop
+    would accept in C, so a listener there accepts as it does when descriptors are scarce.
 
     Args:
         steps: The errno of each step that fails; see `AcceptFaults`.
         listening: The socket to take over; None opens one on a free port of 127.0.0.1.
 
     Attributes:
-        faults: What goes wrong, shared with the duplicates that a listener makes for itself.
+        faults: The faults, shared with the duplicates that a listener makes.
     """
 
     def __init__(self, steps: Mapping[int, int] | None = None, *, listening: socket.socket | None = None) -> None:
@@ -65,10 +65,10 @@ class FlakySocket(AskedSocket):
         self.faults: AcceptFaults = AcceptFaults(steps)
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """Accept a client, or raise what the faults say.
+        """Accept a client, or raise the fault of this step.
 
         Raises:
-            OSError: The fault of this step, or the kernel's own.
+            OSError: The fault of this step, or one of the kernel.
         """
         poll = select.poll()  # select(2) knows descriptors below 1024 only
         poll.register(self, select.POLLIN)

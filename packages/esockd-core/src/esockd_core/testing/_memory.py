@@ -1,30 +1,32 @@
-"""Serving a connection in memory by a handler, as a listener serves a socket."""
+"""Serves a connection in memory by a handler, as a listener serves a socket."""
 
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-from esockd_core._connection import HANDLER_ERROR, KILLED, NORMAL, READ_BYTES, RESET, SHUTDOWN
-from esockd_core._ending import Ending, drain_connections, end_connections
+from esockd_core._connection.face import READ_BYTES
+from esockd_core._connection.handler import CallbackHandler, checked_handler
+from esockd_core._connection.names import name_of_endpoint
 from esockd_core._errors import InvalidOption
-from esockd_core._handler import CallbackHandler
-from esockd_core._listener import READ_PASSES
-from esockd_core._options import ListenerOptions
-from esockd_core._peer_certificate import describe_upstream_tls
-from esockd_core._upgrade import name_of_endpoint
+from esockd_core._listening.drain import Ending, drain_connections, end_connections
+from esockd_core._listening.listener import READ_PASSES
+from esockd_core._listening.sweeper import Sweeper
+from esockd_core._options.listener import ListenerOptions
+from esockd_core._stats.reasons import HANDLER_ERROR, KILLED, NORMAL, SHUTDOWN
+from esockd_core._tls.facts import describe_tls_at_proxy
 from esockd_core.testing._connection import MemoryConnection
-from esockd_core.testing._stream import Facts, MemoryStream
+from esockd_core.testing._stream import Facts, MemoryCallbackDriver, MemoryStream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
-    from esockd_core._handler import CoroutineHandler, Handler
-    from esockd_core._options import PeerName
-    from esockd_core._peer_certificate import TlsInfo
+    from esockd_core._connection.handler import CoroutineHandler, Handler
+    from esockd_core._options.listener import PeerName
+    from esockd_core._tls.facts import TlsInfo
     from esockd_core.testing._peer import MemoryPeer
     from esockd_proxyproto import ProxyHeader
 
@@ -35,41 +37,40 @@ LISTENER: Final = ("127.0.0.1", 5_000)
 LOOK_EVERY_S: Final = 0.03
 
 
-class ServedInMemory(MemoryStream, MemoryConnection):
+class ServedInMemory(MemoryStream, MemoryConnection):  # pyright: ignore[reportIncompatibleMethodOverride]
     """The whole of a `MemoryConnection`: the stream, and its service by handlers of both styles."""
 
     failure: BaseException | None = None
-    _callbacks: CallbackHandler | None = None
-    _reading: bool = True
     _was_served: bool = False
-    _writing_paused: bool = False
+    _was_told_eof: bool = False
 
     async def serve(self, handler: Handler) -> str:
         if self._was_served:
             raise RuntimeError("this connection was served already: make a new one")
-        self._service.set_handler(handler)
-        self._was_served = self._handler_running = True
-        reason = SHUTDOWN
+        checked_handler(handler)
+        self._was_served = self.handler_running = True
+        reason, was_cancelled = SHUTDOWN, True
         try:
             async with anyio.create_task_group() as task_group:
                 task_group.start_soon(self._keep_time)
                 try:
                     if isinstance(handler, CallbackHandler):
-                        reason = await self._run_callbacks(handler)
+                        await self._run_callbacks(MemoryCallbackDriver(handler))
+                        reason, was_cancelled = NORMAL, False
                     else:
-                        reason = await self._run_coroutine(handler)
+                        reason, was_cancelled = await self._run_coroutine(handler)
                 finally:
-                    self._handler_running = False
-                    self._handler_ended(reason)
+                    self.handler_running = False
+                    self._handler_ended(reason, cancelled=was_cancelled)
                 while not self._lost:
                     await self._wire.wait()
                 task_group.cancel_scope.cancel()
         finally:
-            self.abort_socket()
+            self.close_socket()
         return self.reason or reason
 
     @asynccontextmanager
-    async def served_by(self, handler: Handler) -> AsyncIterator[MemoryPeer]:
+    async def served_by(self, handler: Handler, *, raise_failure: bool = True) -> AsyncIterator[MemoryPeer]:
         try:
             async with anyio.create_task_group() as task_group:
                 task_group.start_soon(self.serve, handler)
@@ -77,110 +78,59 @@ class ServedInMemory(MemoryStream, MemoryConnection):
                 await self.peer.aclose()
                 for _ in range(READ_PASSES):
                     await checkpoint()
-                await drain_connections(self._service, Ending(self._service.options.shutdown_timeout))
-                await end_connections(self._service)
+                await drain_connections(self._site, Ending(self._site.options.shutdown_timeout))
+                await end_connections(self._site)
         except BaseExceptionGroup as group:  # a failed assertion of the block is to arrive as one
-            if len(group.exceptions) == 1:
-                raise group.exceptions[0] from group.exceptions[0].__cause__
-            raise
+            error = group.exceptions[0] if len(group.exceptions) == 1 else group
+            raise error from (raise_failure and self.failure) or error.__cause__
+        if raise_failure and self.failure is not None:
+            raise self.failure
 
     async def _keep_time(self) -> None:
         """Look at timeouts, as a listener does a few times a second."""
-        service = self._service
+        sweeper = Sweeper(self._site)
         while True:
-            is_bounded = service.blocked or service.closing
-            with anyio.move_on_after(LOOK_EVERY_S if is_bounded else service.sweep_all_every_s):
+            due = anyio.current_time() + max(LOOK_EVERY_S, sweeper.next_look())
+            with anyio.CancelScope(deadline=due):
                 await self._wire.wait()
             now = anyio.current_time()
-            await service.sweep(now)
-            await service.sweep_all(now)
+            await sweeper.sweep(now, max(0.0, now - due))
 
-    async def _run_coroutine(self, handler: CoroutineHandler) -> str:
+    async def _run_coroutine(self, handler: CoroutineHandler) -> tuple[str, bool]:
+        """Run the handler, and return the reason of its end and whether it was cancelled."""
         try:
-            with anyio.CancelScope() as self._scope:
-                await handler(self)
-            if self._scope.cancelled_caught:
-                return SHUTDOWN if self.draining else KILLED
+            with anyio.CancelScope() as self.scope:
+                await cast("Any", handler)(self)
+            if self.scope.cancelled_caught:
+                return self.end_reason or KILLED, True
         except Exception as error:  # noqa: BLE001 - whatever a handler raises ends its own connection only
-            return self._reason_for(error)
-        return NORMAL
+            return self.reason_for(error), False
+        return NORMAL, False
 
-    async def _run_callbacks(self, callbacks: CallbackHandler) -> str:
-        wire, self._callbacks = self._wire, callbacks
-        self._call(callbacks.connection_made)
+    async def _run_callbacks(self, driver: MemoryCallbackDriver) -> None:
+        wire, self.driver = self._wire, driver
+        driver.start(self)
         try:
             while True:
                 await checkpoint()
                 if self._lost:
-                    return NORMAL
-                if self._reading and wire.incoming:
-                    self._call(callbacks.data_received, self._take(READ_BYTES))
-                elif self._reading and wire.peer_reset:
-                    self._look_at_wire()
-                elif self._reading and wire.peer_finished and not (self._eof or self._closing):
-                    self._eof = True
-                    self._call(callbacks.eof_received)
-                elif self._writing_paused and not (self._is_write_paused() or self._closing):
-                    self._writing_paused = False
-                    self._call(callbacks.resume_writing)
-                else:
+                    return
+                if self._reading and not self._closing and (data := self._take(READ_BYTES)) is not None:
+                    driver.data_received(self, data)
+                elif self._reading and self._eof and not (self._closing or self._was_told_eof):
+                    self._was_told_eof = True
+                    driver.eof_received(self)
+                elif not self._lost:
                     await wire.wait()
         finally:
-            self.abort_socket()
-            self._call(callbacks.connection_lost, self._error)
+            self.close_socket()
+            driver.tell_lost(self)
 
-    def _reason_for(self, error: BaseException) -> str:
-        reason = super()._reason_for(error)
+    def reason_for(self, error: BaseException) -> str:
+        reason = super().reason_for(error)
         if reason == HANDLER_ERROR:
             self.failure = error
         return reason
-
-    # Callbacks
-
-    def _call(self, callback: Callable[..., None], *arguments: object) -> None:
-        try:
-            callback(self, *arguments)
-        except Exception as error:  # noqa: BLE001 - whatever a callback raises ends its own connection only
-            self.close_nowait(self._reason_for(error))
-
-    async def receive(self, max_bytes: int = READ_BYTES) -> bytes:
-        if self._callbacks is not None:
-            raise RuntimeError("a callback handler gets its bytes by data_received")
-        return await super().receive(max_bytes)
-
-    def pause_reading(self) -> None:
-        if self._callbacks is None:
-            super().pause_reading()
-        self._reading = False
-
-    def resume_reading(self) -> None:
-        if self._callbacks is None:
-            super().resume_reading()
-        self._reading = True
-        self._wire.change()
-
-    def _write(self, data: bytes) -> None:
-        super()._write(data)
-        if self._callbacks is not None and self._is_write_paused() and not self._writing_paused:
-            self._writing_paused = True
-            self._call(self._callbacks.pause_writing)
-
-    def request_draining(self) -> None:
-        was_draining = self.draining
-        super().request_draining()
-        if self._callbacks is not None and not was_draining:
-            self._call(self._callbacks.drain_requested)
-
-    def cancel_handler(self, reason: str) -> None:
-        if self._callbacks is not None:
-            self.close_nowait(reason)
-        else:
-            super().cancel_handler(reason)
-
-    def abort_socket(self) -> None:
-        if self._callbacks is not None and self._error is not None and not self._closing:
-            self._reason = self._reason or RESET
-        super().abort_socket()
 
 
 def memory_connection(
@@ -198,18 +148,19 @@ def memory_connection(
 
     Args:
         peername: The client; None for the source of `proxy`, or else `socket_peername`.
-        socket_peername: Who is connected; None for `peername`, or for a proxy on loopback.
+        socket_peername: The peer; None for `peername`, or with `proxy` for a proxy on loopback.
         sockname: The listener's end.
         proxy: The PROXY header that came first.
-        tls: What the handler is told of TLS; None for what the PROXY header says of it. Bytes travel in the clear.
-        chunk_bytes: The most that a handler is given at a time; 1 gives it each byte by itself.
-        window_bytes: What the peer takes though it does not receive, as a client's kernel does; more waits in the
-            connection. With 0 the peer takes only what it receives.
-        options: Buffers and timeouts, as of a listener; the defaults when None. Admission is over.
+        tls: The facts about TLS that the handler sees; None takes them from the PROXY header. Bytes are not encrypted.
+        chunk_bytes: The most bytes that a handler gets at a time; with 1 it gets each byte by itself.
+        window_bytes: How many bytes the peer takes before it receives them, as a client's kernel does. Further bytes
+            wait in the connection. With 0 the peer takes only what it receives.
+        options: Options for buffers and timeouts, as of a listener; None for the defaults. The connection is not
+            judged.
 
     Raises:
-        InvalidOption: `chunk_bytes` is less than 1, or `window_bytes` less than 0.
-        esockd_proxyproto.InvalidTlv: What the PROXY header says of TLS is malformed.
+        InvalidOption: If `chunk_bytes` is less than 1, or `window_bytes` less than 0.
+        esockd_proxyproto.InvalidTlv: If the PROXY header's TLS part is malformed.
     """
     if chunk_bytes < 1 or window_bytes < 0:
         raise InvalidOption(f"chunk_bytes is {chunk_bytes}, it takes 1 or more; window_bytes {window_bytes}, 0 or more")
@@ -223,6 +174,6 @@ def memory_connection(
         socket_peername=socket_peername,
         sockname=sockname,
         proxy=proxy,
-        tls=describe_upstream_tls(proxy) if tls is None and proxy is not None else tls,
+        tls=describe_tls_at_proxy(proxy) if tls is None and proxy is not None else tls,
     )
     return ServedInMemory(facts, chunk_bytes, window_bytes, options or ListenerOptions())

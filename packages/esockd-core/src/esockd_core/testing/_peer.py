@@ -8,18 +8,19 @@ from anyio import BrokenResourceError, BusyResourceError, ClosedResourceError, E
 from anyio.abc import ByteStream
 from anyio.lowlevel import checkpoint
 
-from esockd_core._connection import READ_BYTES, as_bytes, bad_max_bytes
+from esockd_core._connection.face import READ_BYTES
+from esockd_core._connection.names import as_bytes
 from esockd_core.testing._wire import take
 
 if TYPE_CHECKING:
-    from esockd_core._connection import StreamConnection
+    from esockd_core._connection.face import StreamConnection
     from esockd_core.testing._wire import Wire
 
 
 class MemoryPeer(ByteStream):
-    """The client that a `MemoryConnection` is connected to: what a test holds.
+    """The client of a `MemoryConnection`, which a test holds.
 
-    It is a byte stream of AnyIO's, so that `BufferedByteReceiveStream` and the like go around it.
+    It is a byte stream of AnyIO, so it can be wrapped in `BufferedByteReceiveStream` and the like.
     """
 
     def __init__(self, connection: StreamConnection, wire: Wire, read_buffer_bytes: int) -> None:
@@ -34,14 +35,14 @@ class MemoryPeer(ByteStream):
         """Wait for bytes from the handler: at least one, at most `max_bytes`.
 
         Raises:
-            anyio.EndOfStream: The handler finished sending, or the connection was closed.
-            anyio.ClosedResourceError: This end is closed.
-            anyio.BrokenResourceError: The connection was closed over bytes that nobody received, which is a reset.
-            anyio.BusyResourceError: Another task is receiving.
-            ValueError: `max_bytes` is less than 1.
+            anyio.EndOfStream: If the handler finished sending, or the connection was closed.
+            anyio.ClosedResourceError: If this end is closed.
+            anyio.BrokenResourceError: If the connection was closed over bytes that nobody received, which is a reset.
+            anyio.BusyResourceError: If another task is receiving.
+            ValueError: If `max_bytes` is less than 1.
         """
         if max_bytes < 1:
-            raise bad_max_bytes(max_bytes)
+            raise ValueError(f"max_bytes is {max_bytes}; receive() takes 1 or more")
         if self._receiving:
             raise BusyResourceError("receiving from")
         self._receiving = True
@@ -63,18 +64,18 @@ class MemoryPeer(ByteStream):
         """Wait for everything that the handler sends until it finishes.
 
         Raises:
-            anyio.ClosedResourceError: As of `receive`.
-            anyio.BrokenResourceError: Likewise.
-            anyio.BusyResourceError: Likewise.
+            anyio.ClosedResourceError: As for `receive`.
+            anyio.BrokenResourceError: As for `receive`.
+            anyio.BusyResourceError: As for `receive`.
         """
         return b"".join([data async for data in self])
 
     async def send(self, item: bytes) -> None:
-        """Send bytes to the handler; waits while `read_buffer_bytes` or more wait for it.
+        """Send bytes to the handler. Waits while `read_buffer_bytes` or more wait for the handler.
 
         Raises:
-            anyio.ClosedResourceError: This end is closed, or finished sending.
-            anyio.BrokenResourceError: The connection is over.
+            anyio.ClosedResourceError: If this end is closed, or finished sending.
+            anyio.BrokenResourceError: If the connection is over.
         """
         await checkpoint()
         data = as_bytes(item)
@@ -92,14 +93,14 @@ class MemoryPeer(ByteStream):
             self._wire.change()
 
     async def send_eof(self) -> None:
-        """Finish sending; what the handler sends is still received."""
+        """Finish sending. Bytes of the handler can still be received."""
         await checkpoint()
         self._require_open()
         self._finished = self._wire.peer_finished = True
         self._wire.change()
 
     async def aclose(self) -> None:
-        """Close this end, as a client does that leaves: a reset where the handler sent what was not received."""
+        """Close this end, as a client that leaves. It is a reset if bytes of the handler were not received."""
         if not self._closed:
             self._closed = True
             self._wire.peer_reset = bool(self._wire.outgoing)
@@ -109,7 +110,7 @@ class MemoryPeer(ByteStream):
         await checkpoint()
 
     def reset(self) -> None:
-        """Close this end by a reset (RST): the handler gets `anyio.BrokenResourceError` once it received the rest."""
+        """Reset the connection (RST). The handler gets `anyio.BrokenResourceError` after it has received the rest."""
         if not self._closed:
             self._closed = True
             self._wire.peer_reset = True

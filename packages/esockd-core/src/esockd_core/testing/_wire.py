@@ -1,4 +1,4 @@
-"""What is between the two ends of a connection in memory."""
+"""The wire between the two ends of a connection in memory."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ if TYPE_CHECKING:
 
 
 class Wire:
-    """Both directions of a connection; whoever changes something calls `change`, whoever waits looks again after it.
+    """Both directions of a connection. Code that changes something calls `change`, and waiting tasks look again then.
 
     Args:
-        look: Called at each change, before those that wait.
+        look: Called at each change, before waiting tasks are woken.
 
     Attributes:
-        incoming: What the peer sent and the connection has not received.
-        outgoing: What the connection sent and the peer has not received.
-        peer_finished: The peer sends no more (FIN).
-        peer_gone: The peer closed; what is sent to it now, it answers with a reset.
-        peer_reset: The peer reset the connection (RST).
-        finished: The connection sends no more.
-        reset: The connection was closed over what it had not received, and the kernel reset it.
+        incoming: Bytes that the peer sent and the connection has not received.
+        outgoing: Bytes that the connection sent and the peer has not received.
+        peer_finished: Whether the peer has finished sending (FIN).
+        peer_gone: Whether the peer has closed. It answers further bytes with a reset.
+        peer_reset: Whether the peer has reset the connection (RST).
+        finished: Whether the connection has finished sending.
+        reset: Whether the connection was closed over unread bytes, so that the kernel reset it.
     """
 
     def __init__(self, look: Callable[[], None]) -> None:
@@ -38,12 +38,12 @@ class Wire:
         self.reset = False
 
     def change(self) -> None:
-        """Let everybody look at what has changed."""
+        """Call `look` and wake all waiting tasks."""
         self._look()
         self.wake()
 
     def wake(self) -> None:
-        """Let those that wait look, and nobody else."""
+        """Wake all waiting tasks, and nothing else."""
         self._changed.set()
         self._changed = anyio.Event()
 

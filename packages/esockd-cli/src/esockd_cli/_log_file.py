@@ -1,0 +1,121 @@
+"""A file in the place of stderr, for whatever this process and its workers write there."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from esockd_cli._errors import CommandError, ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+logger: logging.Logger = logging.getLogger("esockd_cli")
+
+STDERR: Final = 2
+FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
+MODE: Final = 0o640  # logs say who connects
+
+
+def read_log_file(path: str | None, log_to: str) -> str | None:
+    """The file to log to, whole, so that it can be opened again from anywhere.
+
+    Args:
+        path: As it was given; None for none.
+        log_to: Where else logs go.
+
+    Raises:
+        UsageError: They go to two places.
+    """
+    if path is not None and log_to != "stderr":
+        raise UsageError(f"--log-file does nothing with --log-to {log_to}.", hint="Choose one of them.")
+    return None if path is None else str(Path(path).absolute())
+
+
+@contextmanager
+def stderr_in_file(path: str | None) -> Iterator[None]:
+    """Have stderr be a file for the duration of a block.
+
+    Args:
+        path: The file; None leaves stderr where it is.
+
+    Raises:
+        CommandError: It cannot be written.
+    """
+    if path is None:
+        yield
+        return
+    before = os.dup(STDERR)
+    try:
+        try:
+            open_as_stderr(path)
+        except OSError as error:
+            why = f"cannot write the log file {path}: {error.strerror}."
+            raise CommandError(why, code="cannot_log", status=ExitCode.CANNOT_START) from error
+        yield
+    finally:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+        os.dup2(before, STDERR)
+        os.close(before)
+
+
+def open_as_stderr(path: str) -> None:
+    """Write to a file from now on, which is made if need be. Where that fails, everything stays as it is.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    descriptor = os.open(path, FLAGS, MODE)
+    try:
+        os.dup2(descriptor, STDERR)
+    finally:
+        os.close(descriptor)
+
+
+def reopen_log_file(path: str | None, why: str) -> None:
+    """Write to the file that has the name now, as after a rotation; None does nothing.
+
+    Args:
+        path: The file.
+        why: Who asked.
+    """
+    if path is None:
+        return
+    try:
+        open_as_stderr(path)
+    except OSError as error:
+        logger.error("%s: the log file stays the one before: %s: %s", why, path, error.strerror)  # noqa: TRY400
+
+
+class LogFileHandler(logging.StreamHandler[Any]):
+    """Writes to stderr, and notices when another file has the name of the one behind it.
+
+    Processes that nobody can tell of that, as workers, follow at their next line.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(sys.stderr)
+        self._path = path
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        if self._has_moved():
+            with suppress(OSError):
+                open_as_stderr(self._path)
+        super().emit(record)
+
+    def _has_moved(self) -> bool:
+        try:
+            named = Path(self._path).stat()
+        except OSError:
+            return True
+        held = os.fstat(STDERR)
+        return (named.st_dev, named.st_ino) != (held.st_dev, held.st_ino)

@@ -1,0 +1,99 @@
+"""`esockd run`: many listeners from a configuration file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from esockd_cli._output import Output
+from esockd_cli._parameters import speaks
+
+EXAMPLES = {"run": "edge.toml --watch"}
+
+
+@speaks
+def run_command(
+    output: Output,
+    *,
+    ctx: typer.Context,
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="The file, in TOML.")],
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Reload when the file, or a certificate that it names, changes.")
+    ] = False,
+    instance: Annotated[
+        str | None,
+        typer.Option(
+            "--instance",
+            "-i",
+            metavar="NAME",
+            help="Name of this process for the other commands; as in the file, or that of the file, when not given.",
+        ),
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            "--metrics",
+            metavar="ADDRESS",
+            help="Serve /metrics for Prometheus, /healthz and /readyz there; as in the file when not given.",
+        ),
+    ] = None,
+    dashboard: Annotated[
+        bool,
+        typer.Option(
+            "--dashboard", help="Show the live dashboard in this terminal; q leaves it, and the listeners go on."
+        ),
+    ] = False,
+) -> int:
+    """Run the listeners of a configuration until SIGINT or SIGTERM.
+
+    SIGHUP and esockd reload read the file again: all of it is put in force, or nothing.
+    """
+    from dataclasses import replace  # noqa: PLC0415
+    from pathlib import Path  # noqa: PLC0415
+
+    from esockd_cli._control import read_control  # noqa: PLC0415
+    from esockd_cli._errors import ExitCode, UsageError  # noqa: PLC0415
+    from esockd_cli._host import read_host  # noqa: PLC0415
+    from esockd_cli._log_file import read_log_file, stderr_in_file  # noqa: PLC0415
+    from esockd_cli._logs import set_up_logs  # noqa: PLC0415
+    from esockd_cli._run import run  # noqa: PLC0415
+    from esockd_cli.config.problems import BadConfig  # noqa: PLC0415
+    from esockd_cli.config.read import read_config  # noqa: PLC0415
+    from esockd_cli.config.running import ConfigFile  # noqa: PLC0415
+    from esockd_core import raise_open_file_limit  # noqa: PLC0415
+
+    try:
+        configuration = read_config(config)
+    except BadConfig as error:
+        for problem in error.problems:
+            output.error(problem.error())
+        return ExitCode.CANNOT_START
+    program: Any = configuration.program
+    log_to, log_file = program.get("log_to", "stderr"), program.get("log_file")
+    output = replace(
+        output,
+        log_form=program.get("log_format", "auto"),
+        log_to=log_to,
+        log_file=read_log_file(log_file and str(configuration.source.folder / log_file), log_to),
+        log_level=program.get("log_level"),
+    )
+    ctx.with_resource(stderr_in_file(output.log_file))
+    set_up_logs(output)
+    raise_open_file_limit()
+    if dashboard:
+        from esockd_cli.top.command import has_screen  # noqa: PLC0415
+
+        if not has_screen(output):
+            raise UsageError("--dashboard needs a terminal, and --json leaves none.")
+    configuration.warn()
+    control = read_control(
+        instance or program.get("instance"),
+        Path(config).stem,
+        program.get("read_only"),
+        is_wanted=not program.get("no_control", False),
+        has_dashboard=dashboard,
+    )
+    file = ConfigFile(configuration, output, is_watched=watch)
+    host = read_host(metrics=metrics or program.get("metrics"))
+    return run(configuration.openings, program.get("loop", "auto"), output, control, file, host=host)

@@ -1,0 +1,1 @@
+"""`esockd doctor`: what is wrong or doubtful about the machine, running instances, and configurations."""

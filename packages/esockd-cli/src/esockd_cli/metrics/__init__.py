@@ -1,0 +1,1 @@
+"""Counters for Prometheus, and the endpoint that serves them."""

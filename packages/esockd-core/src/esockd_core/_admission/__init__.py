@@ -1,0 +1,1 @@
+"""The verdict on who may come in, and the gate to the backlog."""

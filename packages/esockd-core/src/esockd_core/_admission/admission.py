@@ -1,0 +1,368 @@
+"""The verdict on an accepted socket: cheapest stage first, one counter for each refusal.
+
+Behind a proxy it has two parts: the socket's peer is judged at accept, and the client that its PROXY header names is
+judged once the header has come.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from copy import copy
+from typing import TYPE_CHECKING
+
+from esockd_core._admission.denial import FORBIDDEN, HOOK_SAID_NO, NO_TOKEN, OF_SOURCES
+from esockd_core._admission.rules import BothOf
+from esockd_core._connection.entrance import EntranceRefused
+from esockd_core._connection.names import host_of
+from esockd_core._stats.counters import Counters, Refusal, Refused
+from esockd_core._stats.log import logger
+from esockd_ratelimit import TokenBucket, source_key
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable
+
+    from esockd_cidr import AccessList
+    from esockd_core._admission.denial import Denial
+    from esockd_core._admission.overheard import Entering
+    from esockd_core._admission.rules import Allows, Rules
+    from esockd_core._connection.served import ServedConnection
+    from esockd_core._options.listener import ListenerOptions, PeerName
+    from esockd_core._stats.log import ListenerLog
+
+
+class Admission:
+    """Judges peers one after the other and counts every verdict.
+
+    It also keeps the places of `max_connections`: each admission takes one, and `release` gives it back.
+
+    Attributes:
+        is_inet: Whether every peer that is still there has an address.
+        access: The live access rules.
+        trusted: The proxies whose PROXY headers count; None if no header is looked for.
+        judges_peer: Whether the access rules judge the socket's peer.
+        packet_limits: Say whether one more datagram may be taken; None for no limits.
+        max_connections: How many connections may be open at once.
+        room_option: The option that says so.
+        judges_source: Whether they judge the client that a PROXY header names.
+    """
+
+    __slots__ = (
+        "_counts_peers",
+        "_has_load_checks",
+        "_has_source_limits",
+        "_peer_access",
+        "access",
+        "counters",
+        "is_inet",
+        "judges_peer",
+        "judges_source",
+        "limiter",
+        "load_hook",
+        "log",
+        "loop_lag_s",
+        "max_connections",
+        "max_handshaking",
+        "max_loop_lag_s",
+        "max_per_source",
+        "open_by_source",
+        "open_count",
+        "options",
+        "packet_limits",
+        "room_option",
+        "source_limiter",
+        "trusted",
+        "waiting",
+    )
+
+    def __init__(
+        self, options: ListenerOptions, access: Rules, waiting: Entering, counters: Counters, log: ListenerLog
+    ) -> None:
+        self.counters = counters
+        self.log = log
+        self.is_inet = True
+        self.open_count = 0
+        self.open_by_source: dict[Hashable, int] = {}
+        self.loop_lag_s = 0.0
+        self.access = access
+        self.waiting = waiting
+        self.limiter = options.connection_limiter()
+        self.source_limiter = options.source_limiter()
+        self.packet_limits = options.udp.packet_limits()
+        self.options = options
+        self.configure(options)
+
+    def configure(self, options: ListenerOptions, connections: Iterable[ServedConnection] = ()) -> None:
+        """Take over the limits of these options. Open connections stay open, whatever the new limits are.
+
+        Args:
+            options: Valid options. A bucket keeps its tokens, up to its new burst.
+            connections: The open connections, which count for the limits of their sources.
+        """
+        old, self.options = self.options, options
+        self.room_option, self.max_connections = options.connection_room()
+        self.max_per_source = options.max_connections_per_source
+        self._adjust_buckets(old)
+        self.max_loop_lag_s = options.max_loop_lag
+        self.load_hook = options.load_hook
+        has_entrance = (options.tls, options.dtls, options.proxy) != (None, None, None)
+        self.max_handshaking = options.handshake_room() if has_entrance else None
+        self._has_load_checks = (self.max_loop_lag_s, self.load_hook, self.max_handshaking) != (None, None, None)
+        self._peer_access: Allows = self.access
+        self.trusted: AccessList | None = None
+        self.judges_peer = self.judges_source = True
+        if options.proxy is not None:
+            self.trusted = options.proxy.trusted_list()
+            self.judges_peer = options.proxy.access_rules_on != "source"
+            self.judges_source = options.proxy.access_rules_on != "peer"
+            self._peer_access = BothOf(self.trusted, self.access) if self.judges_peer else self.trusted
+        # With a PROXY header these wait for the source: see `admit_source`.
+        has_limits = self.max_per_source is not None or self.source_limiter is not None
+        self._has_source_limits = has_limits and self.trusted is None
+        self._counts_peers = self.max_per_source is not None and self.trusted is None
+        if self.max_per_source is not None:
+            for connection in connections:
+                if connection.counted_source is None and connection not in self.waiting.headers:
+                    self._count_source(connection, source_key(host_of(connection.peername)))
+
+    def take_over(self, live: Admission) -> None:
+        """Begin where another admission with the same options is now: with as many tokens and open connections."""
+        if live.options.limiter is None and live.options.shared is None:
+            self.limiter = copy(live.limiter)
+        self.source_limiter = copy(live.source_limiter)
+        self.open_count, self.loop_lag_s = live.open_count, live.loop_lag_s
+
+    def _adjust_buckets(self, old: ListenerOptions) -> None:
+        options = self.options
+        before, after = old.udp, options.udp
+        if (before.max_packet_rate, before.max_packet_rate_per_peer) != (
+            after.max_packet_rate,
+            after.max_packet_rate_per_peer,
+        ):
+            self.packet_limits = after.packet_limits()
+        # A shared bucket is put in force by `SharedLimit`.
+        is_other = _deciding(old) != _deciding(options)
+        if options.shared is None and is_other:
+            fresh = options.connection_limiter()
+            is_ours = old.limiter is None and options.limiter is None
+            if is_ours and isinstance(self.limiter, TokenBucket) and isinstance(fresh, TokenBucket):
+                self.limiter.reconfigure(fresh.rate)
+            else:
+                self.limiter = fresh
+        if old.max_conn_rate_per_source != options.max_conn_rate_per_source:
+            fresh_buckets = options.source_limiter()
+            if self.source_limiter is not None and fresh_buckets is not None:
+                self.source_limiter.reconfigure(fresh_buckets.rate)
+            else:
+                self.source_limiter = fresh_buckets
+
+    def admits(self, connection: ServedConnection) -> bool:
+        """Judge a connection's peer. Take a place and count it, or count the refusal."""
+        peer = connection.socket_peername
+        if self.is_inet and not peer:
+            return self._refuse(None, Refused.EARLY, "the peer was gone before it was accepted")
+        host = peer[0] if type(peer) is tuple else host_of(peer)  # without a call, for each connection
+        if self.trusted is None:
+            self.counters.sources.count(host)
+        try:
+            denial = self.judge(peer, host, self._peer_access.allows(host))
+        except Exception as error:  # noqa: BLE001 - of the program's own limiter or hook
+            self.log.say(logging.ERROR, "admission of %s failed: %r", peer, error, peer=peer, error=error)
+            return self._refuse(peer, Refused.OTHER, f"admission failed: {error!r}")
+        if denial is not None:
+            stage, reason = denial
+            return self._refuse(peer, stage, reason or self.why_forbidden(host))
+        self.counters.accepted += 1
+        self.open_count += 1
+        if self._counts_peers:
+            self._count_peer(connection, host)
+        return True
+
+    def _count_peer(self, connection: ServedConnection, host: str) -> None:
+        """Count an admitted connection for the source of its peer."""
+        self._count_source(connection, source_key(host))
+
+    def moved(self, connection: ServedConnection) -> None:
+        """Count an open connection for the source of its new address; its place stays its own."""
+        if connection.counted_source is not None:
+            self.release_source(connection.counted_source)
+            self._count_source(connection, source_key(host_of(connection.peername)))
+
+    def permits(self, peer: PeerName) -> bool:
+        """Whether the access rules let a peer in. Count the refusal if not; it takes no place and no token."""
+        host = host_of(peer)
+        return self._peer_access.allows(host) or self._refuse(peer, Refused.FORBIDDEN, self.why_forbidden(host))
+
+    def allows_peer(self, host: str) -> bool:
+        """Whether the rules let a socket's peer in."""
+        return self._peer_access.allows(host)
+
+    def judge(self, peer: PeerName | None, host: str, is_allowed: bool) -> Denial | None:
+        """Judge a socket's peer and spend its tokens. Nothing is counted and no place taken.
+
+        Args:
+            peer: The peer.
+            host: Its host.
+            is_allowed: Whether `allows_peer`.
+
+        Returns:
+            Why it is refused; None if it is not.
+        """
+        if not is_allowed:
+            return FORBIDDEN
+        if self.max_connections is not None and self.open_count >= self.max_connections:
+            return Refused.MAX_LIMIT, f"{self.room_option} is {self.max_connections}"
+        if self._has_source_limits and (source_limit := self._source_limit(host)):
+            return source_limit
+        if self.limiter is not None and not self.limiter.try_acquire():
+            return Refused.RATE_LIMITED, NO_TOKEN
+        if self._has_load_checks and (overload := self._overload(peer)):
+            return Refused.OVERLOADED, overload
+        return None
+
+    def admit_source(self, connection: ServedConnection) -> None:
+        """Judge the client that a PROXY header names, or the socket's peer if the header names none.
+
+        The options in force now count: headers may have been switched off while the connection waited for its own.
+
+        Raises:
+            EntranceRefused: If the client is not to be served.
+        """
+        host = host_of(connection.peername)
+        self.counters.sources.count(host)
+        if denial := self.judge_source(host):
+            stage, reason = denial
+            raise EntranceRefused(OF_SOURCES[stage], reason or self.why(host))
+        if self.max_per_source is not None and connection.counted_source is None:
+            self._count_source(connection, source_key(host))
+
+    def judge_source(self, host: str) -> Denial | None:
+        """Judge the client that a PROXY header names and spend its tokens; as `judge` does."""
+        if self.judges_source and not self.access.allows(host):
+            return FORBIDDEN
+        return self._source_limit(host)
+
+    def refuse_other(self, reason: str) -> None:
+        """Count an accepted socket that could not be judged."""
+        self._refuse(None, Refused.OTHER, reason)
+
+    def wait_time_s(self) -> float:
+        """Seconds until the common bucket has a token; 0 if the program's own limiter fails."""
+        try:
+            return 0.0 if self.limiter is None else float(self.limiter.wait_time())
+        except Exception as error:  # noqa: BLE001 - of the program
+            self.log.say(
+                logging.ERROR,
+                "the limiter fails to say how long to wait; taking the next client: %r",
+                error,
+                error=error,
+            )
+            return 0.0
+
+    @property
+    def waits_for_room(self) -> bool:
+        """Whether clients stay in the kernel's queue while there is no room."""
+        return self.options.when_full == "backlog"
+
+    @property
+    def waits_for_token(self) -> bool:
+        """Whether clients stay in the kernel's queue while the common bucket is empty."""
+        return self.options.when_limited == "backlog"
+
+    def has_room(self) -> bool:
+        """Whether there is a place for one more connection."""
+        return self.max_connections is None or self.open_count < self.max_connections
+
+    def places_taken(self) -> int:
+        """How many connections count for `max_connections`."""
+        return self.open_count
+
+    def source_places_taken(self, source: Hashable) -> int:
+        """How many connections count for `max_connections_per_source` of a source."""
+        return self.open_by_source.get(source, 0)
+
+    def reserve(self) -> float:
+        """Keep the place and the token that the next client would otherwise be left in the kernel's queue for.
+
+        Returns:
+            0 if the next client may be taken; otherwise the seconds after which to ask again, or earlier if something
+            changes.
+        """
+        if self.waits_for_room and not self.has_room():
+            return math.inf
+        return self.wait_time_s() if self.waits_for_token else 0.0
+
+    def unreserve(self) -> None:
+        """Give back what `reserve` kept and the client did not take."""
+
+    def release(self, connection: ServedConnection) -> None:
+        """Give back the place of an admitted connection that ended."""
+        self.open_count -= 1
+        if connection.counted_source is not None:
+            source, connection.counted_source = connection.counted_source, None
+            self.release_source(source)
+
+    def take_source(self, source: Hashable) -> None:
+        """Take one of the places of a source."""
+        self.open_by_source[source] = self.open_by_source.get(source, 0) + 1
+
+    def release_source(self, source: Hashable) -> None:
+        """Give back a place of a source."""
+        left = self.open_by_source[source] - 1
+        if left:
+            self.open_by_source[source] = left
+        else:
+            del self.open_by_source[source]
+
+    def why_forbidden(self, host: str) -> str:
+        """Why the access rules or `trusted` refuse a socket's peer, in words."""
+        if self.trusted is not None and not self.trusted.allows(host):
+            return "it is not a trusted proxy"
+        return self.why(host)
+
+    def why(self, host: str) -> str:
+        """The access rule that decides about this host, in words."""
+        match = self.access.match(host)
+        return "no access rule matches" if match is None else f"access rule {match.index}: {match.rule}"
+
+    def _source_limit(self, host: str) -> Denial | None:
+        # A source over its own limit must not spend what all sources share: this stands before the common bucket.
+        source = host if ":" not in host else source_key(host)
+        if self.max_per_source is not None and self.open_by_source.get(source, 0) >= self.max_per_source:
+            return Refused.MAX_LIMIT, f"max_connections_per_source is {self.max_per_source}"
+        if self.source_limiter is not None and not self.source_limiter.try_acquire(source):
+            return Refused.RATE_LIMITED, "max_conn_rate_per_source has no token left"
+        return None
+
+    def _count_source(self, connection: ServedConnection, source: Hashable) -> None:
+        self.take_source(source)
+        connection.counted_source = source
+
+    def overload(self) -> str | None:
+        """Why the load allows no further connection, in words; None if it does. The program's own hook is not asked."""
+        if self.max_handshaking is not None and len(self.waiting) >= self.max_handshaking:
+            return f"max_handshaking is {self.max_handshaking}"
+        if self.max_loop_lag_s is not None and self.loop_lag_s > self.max_loop_lag_s:
+            return f"the event loop lags {self.loop_lag_s:.3f} s, more than max_loop_lag {self.max_loop_lag_s} s"
+        return None
+
+    def _overload(self, peer: PeerName | None) -> str | None:
+        if overload := self.overload():
+            return overload
+        if self.load_hook is not None and not self.load_hook(peer or ""):
+            return HOOK_SAID_NO
+        return None
+
+    def _refuse(self, peer: PeerName | None, stage: Refused, reason: str) -> bool:
+        self.counters.count_refused(stage)
+        if stage is not Refused.EARLY:  # port checks that reset: they would push out those that were refused
+            self.counters.refusals.append(Refusal(peer, stage, reason, time.time()))
+            if logger.isEnabledFor(logging.INFO):  # as the log asks too, in a call that a flood would pay for
+                self.log.say(logging.INFO, "refused %s (%s): %s", peer, stage, reason, peer=peer, reason=stage)
+        return False
+
+
+def _deciding(options: ListenerOptions) -> tuple[object, ...]:
+    """The options that decide which common bucket there is."""
+    return options.max_conn_rate, options.limiter, options.shared

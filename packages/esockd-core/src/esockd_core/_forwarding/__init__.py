@@ -1,0 +1,1 @@
+"""Forwarding connections to a server behind this one."""

@@ -1,0 +1,1 @@
+"""Listeners from their opening to the end of their last connection."""

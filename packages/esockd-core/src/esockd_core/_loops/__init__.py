@@ -1,0 +1,1 @@
+"""What each event loop adds: asyncio (uvloop included) and trio."""

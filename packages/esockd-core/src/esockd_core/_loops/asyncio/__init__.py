@@ -1,0 +1,1 @@
+"""Accepting and connections on asyncio and uvloop."""

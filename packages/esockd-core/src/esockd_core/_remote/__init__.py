@@ -1,0 +1,1 @@
+"""The control socket: inspecting and changing the listeners of another process."""

@@ -1,0 +1,120 @@
+"""Sockets of one address for several processes: as many SO_REUSEPORT sockets as there are processes, or one for all."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+from esockd_core._errors import CannotBind
+from esockd_core._platform.steering import IS_SUPPORTED, steer
+from esockd_core._sockets.internet import Endpoint, SockAddr, bind_endpoint
+from esockd_core._sockets.opening import ListeningSockets, open_sockets
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from esockd_core._address import Address
+    from esockd_core._options.tcp import TcpOptions
+    from esockd_core._options.unix import UnixOptions
+
+
+class SharedSockets:
+    """The open sockets of one address.
+
+    They stay open as long as the program runs: closing one of an SO_REUSEPORT group would reset the clients in its
+    queue and give its index to another.
+
+    Attributes:
+        shares: The sockets of each process.
+    """
+
+    def __init__(
+        self, opened: ListeningSockets, shares: Sequence[tuple[socket.socket, ...]], *, is_group: bool
+    ) -> None:
+        self._opened = opened
+        self._is_group = is_group
+        self.shares = tuple(shares)
+        for sock in self.all_sockets():
+            sock.setblocking(False)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The bound addresses."""
+        return self._opened.addresses
+
+    @property
+    def port(self) -> int | None:
+        """The port that all share; None for a Unix socket."""
+        return self._opened.port
+
+    def all_sockets(self) -> tuple[socket.socket, ...]:
+        """Each socket once."""
+        return tuple(dict.fromkeys(sock for share in self.shares for sock in share))
+
+    @property
+    def is_left(self) -> bool:
+        """Whether another program has taken over the address."""
+        return self._opened.is_left
+
+    def steer(self, shares: Sequence[int]) -> None:
+        """Let new clients go to some shares only, or to all if none is given.
+
+        Raises:
+            OSError: If the kernel refuses.
+        """
+        if self._is_group and not self._opened.is_left:
+            in_group = range(len(self._opened.shares))
+            chosen = [index for index in in_group if index % len(self.shares) in shares]
+            for sock in self._opened.shares[0]:
+                steer(sock, None if len(shares) in (0, len(self.shares)) else chosen)
+
+    def close(self) -> None:
+        """Remove a Unix path if it is still ours, and close every socket."""
+        self._opened.close()
+        for sock in self.all_sockets():
+            sock.close()
+
+
+async def open_shared_sockets(address: Address, processes: int, tcp: TcpOptions, unix: UnixOptions) -> SharedSockets:
+    """Open the sockets of a stream address for a number of processes.
+
+    Internet addresses on Linux get sockets for each process. Nobody else may have the address unless `reuse_port` says
+    so. Unix sockets, those that somebody else opened, and those of other systems are shared: every process accepts on
+    the same ones.
+
+    Raises:
+        AddressInUse: If somebody else listens there.
+        CannotBind: If the address cannot be opened.
+        InvalidOption: If an option does not apply to the address.
+    """
+    opened = await open_sockets(address, tcp, unix)
+    is_group = IS_SUPPORTED and processes > 1 and address.kind in ("loopback", "everywhere", "host")
+    if not is_group:
+        return SharedSockets(opened, [opened.sockets] * processes, is_group=False)
+    group = replace(tcp, reuse_port=True)
+    with ExitStack() as stack:
+        stack.callback(opened.close)
+        shares = [*opened.shares]
+        try:
+            for sock in shares[0]:
+                # Bound without it, so that it is known that nobody else has the address.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True)
+            for _ in range(processes - len(shares)):
+                share: list[socket.socket] = []
+                for sock in shares[0]:
+                    endpoint = Endpoint(socket.AddressFamily(sock.family), cast("SockAddr", sock.getsockname()))
+                    share.append(stack.enter_context(bind_endpoint(endpoint, group, None)))
+                    share[-1].listen(tcp.backlog)
+                shares.append(tuple(share))
+        except OSError as error:
+            where = " and ".join(opened.addresses)
+            raise CannotBind(
+                error.errno, f"cannot listen on {where} for {processes} processes: {error.strerror}"
+            ) from error
+        stack.pop_all()
+    opened.shares = tuple(shares)
+    # Sockets of a program with more workers, before this one, are shared out: closing one would lose its queue.
+    by_process = [tuple(sock for share in shares[number::processes] for sock in share) for number in range(processes)]
+    return SharedSockets(opened, by_process, is_group=True)

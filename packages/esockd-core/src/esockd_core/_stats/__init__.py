@@ -1,0 +1,1 @@
+"""What a listener counts and logs."""

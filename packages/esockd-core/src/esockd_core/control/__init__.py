@@ -1,0 +1,1 @@
+"""Inspecting and changing a listener."""

@@ -1,0 +1,188 @@
+"""Admission by limits that hold over all workers of a program."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from esockd_core._admission.admission import Admission
+from esockd_core._admission.denial import FORBIDDEN, NO_TOKEN
+from esockd_core._platform.open_files import clamp_max_connections
+from esockd_core._stats.counters import Refused
+from esockd_core.workers._buckets import SharedBucket
+from esockd_core.workers._sources import SharedSources
+from esockd_ratelimit import source_key
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable
+
+    from esockd_core._admission.denial import Denial
+    from esockd_core._admission.overheard import Entering
+    from esockd_core._admission.rules import Rules
+    from esockd_core._connection.served import ServedConnection
+    from esockd_core._options.listener import ListenerOptions, PeerName
+    from esockd_core._stats.counters import Counters
+    from esockd_core._stats.log import ListenerLog
+    from esockd_core.workers._memory import ListenerMemory
+
+LOOK_AGAIN_S: Final = 0.02  # for room that another worker has made
+
+
+class SharedAdmission(Admission):
+    """Judges the clients of one worker by the limits of all.
+
+    Places and tokens are taken under the lock of the listener, in the same step in which they are seen to be free. They
+    are in memory that outlives the process, so that its parent can release them.
+
+    Args:
+        options: As for `Admission`.
+        access: As for `Admission`.
+        waiting: As for `Admission`.
+        counters: As for `Admission`.
+        log: As for `Admission`.
+        memory: The memory of the listener.
+        slot: The slot of this process.
+    """
+
+    __slots__ = ("_has_place", "_has_token", "_memory", "_own_most", "_slot", "_sources")
+
+    def __init__(
+        self,
+        options: ListenerOptions,
+        access: Rules,
+        waiting: Entering,
+        counters: Counters,
+        log: ListenerLog,
+        *,
+        memory: ListenerMemory,
+        slot: int,
+    ) -> None:
+        self._memory = memory
+        self._slot = slot
+        self._sources = SharedSources(memory, slot)
+        self._own_most, _ = clamp_max_connections(None, explicit=False)
+        self._has_place = self._has_token = False
+        super().__init__(options, access, waiting, counters, log)
+        # What asks for the connections of a source, or takes its token, finds those of all workers.
+        self.open_by_source = cast("dict[Hashable, int]", self._sources)
+        self._use_shared_buckets()
+
+    def configure(self, options: ListenerOptions, connections: Iterable[ServedConnection] = ()) -> None:
+        """Take over the limits of these options."""
+        with self._memory.lock:
+            super().configure(options, connections)
+
+    def _adjust_buckets(self, old: ListenerOptions) -> None:  # noqa: ARG002 (as of `Admission`)
+        self._use_shared_buckets()  # the parent has put the rates in force already
+
+    def _use_shared_buckets(self) -> None:
+        options = self.options
+        if options.shared is None:  # or `SharedLimit` decides
+            self.limiter = None if options.max_conn_rate is None else SharedBucket(self._memory)
+        has_rate = options.max_conn_rate_per_source is not None
+        self.source_limiter = cast("Any", self._sources) if has_rate else None
+
+    # Room
+
+    def has_room(self) -> bool:
+        """Whether there is a place for one more connection, over all workers."""
+        return self._why_full() is None
+
+    def _why_full(self) -> str | None:
+        if self._own_most is not None and self._memory.places[self._slot] >= self._own_most:
+            return f"its worker may open no more than {self._own_most} files for connections"
+        if self.max_connections is not None and self._memory.taken() >= self.max_connections:
+            return f"max_connections is {self.max_connections}"
+        return None
+
+    def places_taken(self) -> int:
+        """How many connections count for `max_connections`, over all workers."""
+        return self._memory.taken()
+
+    def reserve(self) -> float:
+        """Keep a place and a token for the next client; see `Admission`."""
+        with self._memory.lock:
+            if self.waits_for_room and not self.has_room():
+                return LOOK_AGAIN_S
+            if self.waits_for_token:
+                if delay_s := self.wait_time_s():
+                    return delay_s
+                self._has_token = isinstance(self.limiter, SharedBucket) and self.limiter.try_acquire()
+            if self.waits_for_room:
+                self._memory.places[self._slot] += 1
+                self._has_place = True
+        return 0.0
+
+    def unreserve(self) -> None:
+        """Give back what `reserve` kept and the client did not take."""
+        if self._has_place:
+            self._has_place = False
+            self._memory.places[self._slot] -= 1
+        if self._has_token:
+            self._has_token = False
+            if isinstance(self.limiter, SharedBucket):
+                with self._memory.lock:
+                    self.limiter.give_back()
+
+    # The verdict
+
+    def judge(self, peer: PeerName | None, host: str, is_allowed: bool) -> Denial | None:
+        """Judge a socket's peer, and take its place and its tokens in the same step."""
+        if not is_allowed:
+            return FORBIDDEN
+        with self._memory.lock:
+            denial = self._take_limits(host)
+        if denial is None and self._has_load_checks:
+            # Not under the lock: the program's own hook may take its time.
+            try:
+                overload = self._overload(peer)
+            except BaseException:
+                self._give_back(host)
+                raise
+            if overload:
+                self._give_back(host)
+                return Refused.OVERLOADED, overload
+        return denial
+
+    def _take_limits(self, host: str) -> Denial | None:
+        """Take a place and tokens, or nothing but the tokens of stages that were passed."""
+        if not self._has_place and (full := self._why_full()):
+            return Refused.MAX_LIMIT, full
+        if self._has_source_limits and (source_limit := self._source_limit(host)):
+            return source_limit
+        if self._has_token:
+            self._has_token = False
+        elif self.limiter is not None and not self.limiter.try_acquire():
+            return Refused.RATE_LIMITED, NO_TOKEN
+        if self._counts_peers and not self._sources.take(source_key(host)):
+            return Refused.MAX_LIMIT, "too many sources have connections already"
+        if self._has_place:
+            self._has_place = False
+        else:
+            self._memory.places[self._slot] += 1
+        return None
+
+    def _give_back(self, host: str) -> None:
+        self._memory.places[self._slot] -= 1
+        if self._counts_peers:
+            self.release_source(source_key(host))
+
+    def _count_peer(self, connection: ServedConnection, host: str) -> None:
+        connection.counted_source = source_key(host)  # counted with its place
+
+    def admit_source(self, connection: ServedConnection) -> None:
+        """Judge the client that a PROXY header names."""
+        with self._memory.lock:  # seen to be free and taken in one step
+            super().admit_source(connection)
+
+    def release(self, connection: ServedConnection) -> None:
+        """Give back the place of an admitted connection that ended."""
+        self._memory.places[self._slot] -= 1
+        super().release(connection)
+
+    def take_source(self, source: Hashable) -> None:
+        """Take one of the places of a source; the caller holds the lock, or changes the options of this worker."""
+        self._sources.take(source)
+
+    def release_source(self, source: Hashable) -> None:
+        """Give back a place of a source."""
+        self._sources.release(source)

@@ -1,0 +1,102 @@
+"""Asking and telling the workers of one listener."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import anyio
+
+from esockd_core._errors import EsockdError, ListenerClosed
+from esockd_core._remote.errors import ControlError, InstanceUnreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from esockd_core.control.interface import ListenerControl
+    from esockd_core.workers._model import Model
+    from esockd_core.workers._process import WorkerProcess
+
+ASK_S: Final = 1.0  # for a worker to answer; one that is busy longer is left out, or counts as it last told
+CHANGE_S: Final = 5.0  # for a worker to make a change
+
+
+class Crew(Protocol):
+    """The workers; see `Workers`."""
+
+    changing: anyio.Lock
+
+    def live(self) -> list[WorkerProcess]:
+        """The processes that serve connections, in the order in which they were started."""
+        ...
+
+    def replace_soon(self, process: WorkerProcess) -> None:
+        """Let another process take the place of one, which finishes its connections."""
+
+    def listener_closed(self) -> None:
+        """A listener has no connections any more."""
+
+    def listener_closes(self) -> None:
+        """A listener takes no clients any more."""
+
+
+class Asking:
+    """Speaks to the parts of one listener in all workers.
+
+    Args:
+        model: What is known of the listener.
+        crew: The workers.
+    """
+
+    def __init__(self, model: Model, crew: Crew) -> None:
+        self._model = model
+        self._crew = crew
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._model.name!r} on {self._model.address}: {self._model.state}>"
+
+    async def _ask(self, question: Callable[[ListenerControl], Awaitable[Any]]) -> list[Any]:
+        """The answers of the workers that answer, in the order in which these were started."""
+        answers: dict[int, Any] = {}
+
+        async def ask(process: WorkerProcess, control: ListenerControl) -> None:
+            with anyio.move_on_after(ASK_S):
+                with suppress(InstanceUnreachable):  # it has just ended
+                    answers[process.generation] = await question(control)
+
+        async with anyio.create_task_group() as task_group:
+            for process in self._crew.live():
+                if (control := process.control(self._model.number)) is not None:
+                    task_group.start_soon(ask, process, control)
+        return [answers[generation] for generation in sorted(answers)]
+
+    async def _tell(self, change: Callable[[ListenerControl], Awaitable[Any]]) -> None:
+        """Let every worker make a change, or none. Call it with the lock.
+
+        Raises:
+            EsockdError: If a worker refuses.
+        """
+        changed: list[WorkerProcess] = []
+        for process in self._crew.live():
+            control = process.control(self._model.number)
+            if control is None:
+                continue
+            try:
+                with anyio.fail_after(CHANGE_S):
+                    await change(control)
+            except InstanceUnreachable:
+                continue  # it has ended, and the next one knows the change
+            except (EsockdError, TimeoutError) as error:
+                if process.was_retired:
+                    continue  # it takes no clients any more
+                late = [process] if isinstance(error, TimeoutError) else []  # it may make the change yet
+                for each in (*changed, *late):
+                    self._crew.replace_soon(each)
+                if late:
+                    raise ControlError(f"{process} does not answer: nothing was changed", code="busy") from error
+                raise
+            changed.append(process)
+
+    def _require_open(self) -> None:
+        if self._model.state not in ("running", "suspended"):
+            raise ListenerClosed(f"listener {self._model.name} is {self._model.state}: open a new one")

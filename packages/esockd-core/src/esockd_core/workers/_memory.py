@@ -1,0 +1,162 @@
+"""The memory that the worker processes of one program share.
+
+Every number in it has one writer, or is written under the lock of its listener. A process that is killed in the middle
+of anything leaves the numbers as they were before or as they are after, because each is written at once: eight aligned
+bytes, or a longer value beside the one in force and then the switch to it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from esockd_core._platform.shared_memory import SharedLock, make_shared_file, map_shared_file
+
+if TYPE_CHECKING:
+    from mmap import mmap
+
+SLOTS: Final = 128
+"""The most worker processes at once, those that retire included. Each has a slot as long as it lives."""
+
+WORD: Final = 8
+WIDE: Final = 16  # bytes of an integer that may not fit into a word
+CELL: Final = WORD + 2 * WIDE  # the position of the value in force, and the two places
+HEAD: Final = 64
+
+COUNTER_WORDS: Final = 16
+REASONS: Final = 112  # more than this package's own, those of handlers and "other" together
+REASON_BYTES: Final = 56
+COUNTERS: Final = COUNTER_WORDS * WORD + REASONS * (REASON_BYTES + WORD)
+
+SETS: Final = 2_048  # of sources; a power of two
+WAYS: Final = 64  # sources in a set
+SOURCES: Final = SETS * WAYS
+KEY: Final = 16
+
+UNITS: Final = 3 * WIDE + WORD  # of a bucket: per nanosecond, token, capacity; and a version
+
+
+class Layout:
+    """Where the parts of one listener are, from the start of its memory."""
+
+    places = 0
+    bucket_units = places + SLOTS * WORD
+    bucket = bucket_units + UNITS
+    source_units = bucket + CELL
+    has_sources = source_units + UNITS
+    counters = has_sources + WORD  # aligned to words, all of them
+    keys = counters + SLOTS * COUNTERS
+    source_buckets = keys + SOURCES * KEY
+    source_places = source_buckets + SOURCES * CELL
+    size = (source_places + SLOTS * SOURCES * 4 + 4095) // 4096 * 4096
+
+
+class SharedMemory:
+    """The memory of a program with a number of listeners.
+
+    Args:
+        descriptor: Its file.
+
+    Attributes:
+        descriptor: Its file.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self._map = map_shared_file(descriptor)
+        self._head = memoryview(self._map)[:HEAD].cast("q")
+
+    @classmethod
+    def create(cls, listeners: int) -> SharedMemory:
+        """Make the memory for a number of listeners.
+
+        Raises:
+            OSError: If the system lacks descriptors or space.
+        """
+        memory = cls(make_shared_file(HEAD + listeners * Layout.size))
+        memory._map[HEAD - KEY : HEAD] = os.urandom(KEY)  # so that nobody can choose sources of one set
+        return memory
+
+    @property
+    def secret(self) -> bytes:
+        """What the keys of sources are hashed with."""
+        return self._map[HEAD - KEY : HEAD]
+
+    @property
+    def slots_used(self) -> int:
+        """All slots from this one on are free and were never used."""
+        return self._head[0]
+
+    def use_slot(self, slot: int) -> None:
+        """Note that a process has a slot."""
+        self._head[0] = max(self._head[0], slot + 1)
+
+    def of_listener(self, number: int) -> ListenerMemory:
+        """The memory of a listener, by its number from 0."""
+        return ListenerMemory(self, self._map, number)
+
+    def close(self) -> None:
+        """Close the file. What is mapped stays until nobody uses it."""
+        os.close(self.descriptor)
+
+
+class ListenerMemory:
+    """The memory of one listener.
+
+    Attributes:
+        whole: The memory of the program.
+        lock: Held while limits are judged.
+        places: The places of `max_connections` that the process of each slot holds; only it writes its own.
+        bytes: All bytes of this listener.
+        map: The same, with `find`.
+        start: Where they begin in the map.
+    """
+
+    def __init__(self, whole: SharedMemory, mapped: mmap, number: int) -> None:
+        self.whole = whole
+        self.map = mapped
+        self.start = HEAD + number * Layout.size
+        self.bytes = memoryview(mapped)[self.start : self.start + Layout.size]
+        self.lock = SharedLock(whole.descriptor, number)
+        self.places = self.words(Layout.places, SLOTS)
+
+    def words(self, at: int, number: int) -> memoryview[int]:
+        """A number of words from a place on."""
+        return self.bytes[at : at + number * WORD].cast("q")
+
+    def wipe(self) -> None:
+        """Set everything to 0, as it is at first."""
+        self.bytes[: Layout.source_places] = bytes(Layout.source_places)
+        size = Layout.size - Layout.source_places
+        used = self.whole.slots_used * SOURCES * 4
+        self.bytes[Layout.source_places : Layout.source_places + min(used, size)] = bytes(min(used, size))
+
+    def taken(self) -> int:
+        """The places that all processes hold."""
+        return sum(self.places[: self.whole.slots_used])
+
+
+class Cell:
+    """A whole number that is wider than a word. It is written under the lock of its listener.
+
+    Args:
+        memory: The listener's memory.
+        at: Its place.
+    """
+
+    __slots__ = ("_bytes", "_which")
+
+    def __init__(self, memory: ListenerMemory, at: int) -> None:
+        self._which = memory.words(at, 1)
+        self._bytes = memory.bytes[at + WORD : at + CELL]
+
+    def get(self) -> int:
+        """The number."""
+        begin = self._which[0] * WIDE
+        return int.from_bytes(self._bytes[begin : begin + WIDE], "little", signed=True)
+
+    def set(self, value: int) -> None:
+        """Write the number beside the one in force, then switch."""
+        other = 1 - self._which[0]
+        self._bytes[other * WIDE : (other + 1) * WIDE] = value.to_bytes(WIDE, "little", signed=True)
+        self._which[0] = other

@@ -1,0 +1,235 @@
+"""What the parent knows of one listener: what each new worker is told, and the numbers of those that have ended."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+
+from esockd_core._address import parse_address
+from esockd_core._connection.entrance import plan_entrance
+from esockd_core._errors import EsockdError, InvalidOption
+from esockd_core._options.applicable import require_applicable_kind
+from esockd_core._options.listener import DEFAULT_MAX_CONNECTIONS, ListenerOptions
+from esockd_core._options.special_kinds import ConnectionRate
+from esockd_core._platform.open_files import clamp_max_connections
+from esockd_core._platform.socket_queues import accept_queue
+from esockd_core._sockets.opening import require_applicable
+from esockd_core._sockets.shared import open_shared_sockets
+from esockd_core._stats.reasons import WORKER_LOST
+from esockd_core.control.values import ListenerStatus
+from esockd_core.workers._buckets import SharedBucket, Units
+from esockd_core.workers._counters import SlotCounters
+from esockd_core.workers._merging import NO_STATS, ended, merge_stats, with_counters
+from esockd_core.workers._orders import ListenerOrder
+from esockd_core.workers._sources import SharedSources
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from esockd_core._address import Address
+    from esockd_core._sockets.shared import SharedSockets
+    from esockd_core._stats.counters import Stats
+    from esockd_core._stats.state import ListenerState
+    from esockd_core.workers._memory import ListenerMemory
+    from esockd_core.workers._process import WorkerProcess
+
+logger = logging.getLogger("esockd_core")
+
+LOCK_TRIES: Final = 2_000
+LOCK_PAUSE_S: Final = 0.001
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerListener:
+    """A listener for `Workers` to serve.
+
+    Attributes:
+        name: Its name.
+        address: Where to listen; see `parse_address`.
+        handler: Where each worker imports the handler from, as "package.module:name". A class of callbacks is
+            instantiated.
+        handler_arguments: None if `handler` is the handler itself. Otherwise it is a function that each worker calls
+            with these arguments, and that returns the handler.
+        options: Its options. Limits hold over all workers. Functions and objects in it are imported by each worker.
+    """
+
+    name: str
+    address: object
+    handler: str
+    handler_arguments: tuple[Any, ...] | None = None
+    options: ListenerOptions | None = None
+
+
+class Model:
+    """One listener as its parent knows it.
+
+    Args:
+        given: What the program asked for.
+        number: Its number.
+        processes: How many workers there are.
+        memory: Its shared memory.
+
+    Raises:
+        InvalidAddress: If the address is not valid.
+        InvalidOption: If an option does not apply, or exists in one process only.
+    """
+
+    def __init__(self, given: WorkerListener, number: int, processes: int, memory: ListenerMemory) -> None:
+        self.name = given.name
+        self.address: Address = parse_address(given.address)
+        self.number = number
+        self.handler = given.handler
+        self.arguments = given.handler_arguments
+        self.handler_path = given.handler
+        self.state: ListenerState = "new"
+        self.opened_at: float | None = None
+        self.version = 0
+        self.memory = memory
+        self._processes = processes
+        if self.address.is_datagram:
+            reason = "workers serve tcp, tls and unix addresses"
+            raise InvalidOption(reason, option="address", value=str(self.address))
+        if self.address.socket is not None:
+            hint = f"Give its descriptor: fd:{self.address.socket.fileno()}."
+            raise InvalidOption("a socket object stays in its process", option="address", value=..., hint=hint)
+        self.options = self.checked(given.options or ListenerOptions())
+        self.access = self.options.access_list()
+        self.sockets: SharedSockets | None = None
+        self._bucket = SharedBucket(memory)
+        self._sources = SharedSources(memory, None)
+        self._ended: Stats = NO_STATS
+
+    def checked(self, options: ListenerOptions) -> ListenerOptions:
+        """Options that have been checked for this listener and for several workers.
+
+        Raises:
+            InvalidOption: If they are not valid.
+        """
+        if options.limiter is not None:
+            hint = "Set max_conn_rate, which holds over all workers."
+            raise InvalidOption("it lives in one process, and the workers are several", option="limiter", hint=hint)
+        plan_entrance(self.address, options)
+        require_applicable(self.address, options.tcp, options.unix, options.udp)
+        require_applicable_kind(self.address, options)
+        for name in ("max_conn_rate", "max_conn_rate_per_source"):
+            _units(options, name)
+        most, warning = clamp_max_connections(
+            options.max_connections,
+            explicit=options.max_connections != DEFAULT_MAX_CONNECTIONS,
+            processes=self._processes,
+        )
+        if warning is not None:
+            logger.warning(warning)
+        return replace(options, max_connections=most)
+
+    async def open(self) -> None:
+        """Open the sockets, and put the rates in force.
+
+        Raises:
+            AddressInUse: If somebody else listens there.
+            CannotBind: If the address cannot be opened.
+        """
+        self.sockets = await open_shared_sockets(self.address, self._processes, self.options.tcp, self.options.unix)
+        await self.put_rates(self.options, None)
+
+    def close(self) -> None:
+        """Close the sockets."""
+        if self.sockets is not None:
+            self.sockets.close()
+            self.sockets = None
+
+    async def put_rates(self, new: ListenerOptions, old: ListenerOptions | None) -> None:
+        """Put other rates in force, for all workers at once.
+
+        Raises:
+            EsockdError: If a worker does not let go of the lock.
+        """
+        await self._take_lock()
+        with self.memory.lock:
+            units = _units(new, "max_conn_rate")
+            if old is None or units != _units(old, "max_conn_rate"):
+                if units is None:
+                    self._bucket.fill()
+                else:
+                    self._bucket.configure(units)
+            units = _units(new, "max_conn_rate_per_source")
+            if old is None or units != _units(old, "max_conn_rate_per_source"):
+                self._sources.configure(units)
+
+    async def _take_lock(self) -> None:
+        for _ in range(LOCK_TRIES):
+            if self.memory.lock.take_nowait():
+                return
+            await anyio.sleep(LOCK_PAUSE_S)  # this process must not wait for one that may have stopped
+        raise EsockdError(f"listener {self.name}: a worker has stopped while it judged a client; nothing was changed")
+
+    def order(self, share: int) -> ListenerOrder:
+        """What a worker is told of it."""
+        if self.sockets is None:
+            raise AssertionError("it is not open")
+        rules = tuple(str(rule) for rule in self.access.rules)
+        return ListenerOrder(
+            number=self.number,
+            name=self.name,
+            address=self.address,
+            handler=self.handler,
+            arguments=self.arguments,
+            options=replace(self.options, access_rules=()),
+            rules=rules if self.access.default == "allow" else (*rules, "deny all"),
+            descriptors=tuple(sock.fileno() for sock in self.sockets.shares[share]),
+            is_suspended=self.state == "suspended",
+        )
+
+    def status(self) -> ListenerStatus:
+        """Name, state, addresses and handler."""
+        return ListenerStatus(
+            name=self.name,
+            address=str(self.address),
+            state=self.state,
+            addresses=() if self.sockets is None else self.sockets.addresses,
+            port=None if self.sockets is None else self.sockets.port,
+            opened_at=self.opened_at,
+            handler=self.handler_path,
+        )
+
+    # Numbers
+
+    def stats(self, live: Iterable[WorkerProcess]) -> Stats:
+        """The counters of all workers that there are and were."""
+        known = [
+            with_counters(each.stats[self.number], SlotCounters(self.memory, each.slot))
+            for each in live
+            if self.number in each.stats
+        ]
+        length, limit = self._queue()
+        return replace(
+            merge_stats([self._ended, *known]),
+            max_connections=self.options.max_connections,
+            accept_queue_length=length,
+            accept_queue_limit=limit,
+        )
+
+    def _queue(self) -> tuple[int | None, int | None]:
+        queues = [accept_queue(sock) for sock in self.sockets.all_sockets()] if self.sockets is not None else []
+        known = [queue for queue in queues if queue is not None]
+        if not known or len(known) < len(queues):
+            return None, None
+        return sum(queue[0] for queue in known), sum(queue[1] for queue in known)
+
+    def note_end(self, process: WorkerProcess) -> None:
+        """Take over the counters of a process that has ended, and release what it held."""
+        slot = SlotCounters(self.memory, process.slot)
+        if self.number in process.stats:
+            known = with_counters(process.stats[self.number], slot)
+            self._ended = merge_stats([self._ended, ended(known, WORKER_LOST)])
+        slot.clear()
+        self.memory.places[process.slot] = 0
+        self._sources.forget(process.slot)
+
+
+def _units(options: ListenerOptions, name: str) -> Units | None:
+    given = getattr(options, name)
+    return None if given is None else Units.of(ConnectionRate().convert(given), name)

@@ -1,0 +1,145 @@
+"""One running instance for many commands, since starting programs is what costs most."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, cast
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+ESOCKD = Path(sys.executable).with_name("esockd")
+LIMIT_S = 90.0
+
+
+class Answer(NamedTuple):
+    """What a command did."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one JSON object on stdout."""
+        return json.loads(self.out)
+
+
+class Instance:
+    """A running `esockd open` or `esockd run`, and other commands beside it.
+
+    Args:
+        arguments: What follows `esockd open`.
+        folder: Of control sockets; None for a new one.
+        command: "run" for `esockd run`.
+        cwd: Where it starts.
+
+    Attributes:
+        port: Where its first listener was read to listen.
+        limit_s: The most seconds that a command, or the end of the instance, may take.
+    """
+
+    limit_s = LIMIT_S
+
+    def __init__(
+        self, *arguments: str, folder: str | None = None, command: str = "open", cwd: Path | None = None
+    ) -> None:
+        self.port = 0
+        self._cwd = cwd
+        self._own = None if folder else TemporaryDirectory(prefix="esockd-")
+        self.folder = folder or cast("TemporaryDirectory[str]", self._own).name
+        self.environment = {
+            **os.environ,
+            "ESOCKD_RUNTIME_DIR": self.folder,
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "COLUMNS": "200",
+            "TZ": "UTC",
+        }
+        self.process = subprocess.Popen(
+            [ESOCKD, command, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.environment,
+            cwd=cwd,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+        if self._own is not None:
+            self._own.cleanup()
+
+    def read_address(self) -> str:
+        """The next address that it says it listens on."""
+        return cast("IO[str]", self.process.stdout).readline().rstrip("\n").rpartition(" ")[2]
+
+    def read_port(self) -> int:
+        """The port of that address."""
+        self.port = int(self.read_address().rpartition(":")[2])
+        return self.port
+
+    def read_log(self) -> str:
+        """The next line of stderr."""
+        return cast("IO[str]", self.process.stderr).readline().rstrip("\n")
+
+    def run(self, *arguments: str, given: str = "", **environment: str) -> Answer:
+        """Run another command beside it."""
+        done = subprocess.run(
+            [ESOCKD, *arguments],
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=self.limit_s,
+            check=False,
+            env={**self.environment, **environment},
+            cwd=self._cwd,
+        )
+        return Answer(done.returncode, done.stdout, done.stderr)
+
+    def read_log_until(self, words: str) -> str:
+        """The next line of stderr that has these words."""
+        while words not in (line := self.read_log()):
+            assert self.process.poll() is None, f"no line has {words!r}"
+        return line
+
+    def stop(self) -> Answer:
+        """Ask politely and wait for the end."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> Answer:
+        """Wait for the end."""
+        out, err = self.process.communicate(timeout=self.limit_s)
+        return Answer(self.process.returncode, out, err)
+
+
+def connect(port: int, source: str = "127.0.0.1") -> socket.socket:
+    """A client from one of the loopback addresses."""
+    return socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S, source_address=(source, 0))
+
+
+def talk(client: socket.socket, data: bytes) -> bytes:
+    """What an echo sends back; nothing where the client was refused or cut off."""
+    received = b""
+    try:
+        client.sendall(data)
+        while len(received) < len(data) and (more := client.recv(65_536)):
+            received += more
+    except (ConnectionResetError, BrokenPipeError):
+        return b""
+    return received
