@@ -2,9 +2,10 @@
 
 Usage: .venv/bin/python -m tools.check_wheels
 
-Each package is built as an sdist and a wheel (the wheel from the sdist, which shows that the sdist is complete). The
-wheel is installed and imported in an empty environment with nothing but what it depends on; then tests/distribution and
-the package's own tests run against it. Siblings come from the wheels just built, never from an index.
+Each package is built as an sdist and a wheel (the wheel from the sdist, which shows that the sdist is complete), from a
+copy whose README stands alone. The wheel is installed and imported in an empty environment with nothing but what it
+depends on; then tests/distribution and the package's own tests run against it. Siblings come from the wheels just
+built, never from an index.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from zipfile import ZipFile
 
+from tools.index_readme import for_index, relative_links
 from tools.venv import constraints
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,16 +36,34 @@ def run(*command: str | Path) -> None:
         sys.exit(f"error: this command failed with exit code {result.returncode}: {line}")
 
 
+def build_all() -> dict[str, Path]:
+    """Build every package into an empty wheelhouse; return the wheels by name."""
+    shutil.rmtree(WORK, ignore_errors=True)
+    WORK.mkdir(parents=True)
+    wheels = {name: build(name) for name in NAMES}
+    SIBLINGS.write_text("".join(f"esockd-{name} @ {wheel.as_uri()}\n" for name, wheel in wheels.items()))
+    return wheels
+
+
 def build(name: str) -> Path:
     """Build sdist and wheel of one package into the wheelhouse; return the wheel."""
-    folder = ROOT / "packages" / f"esockd-{name}"
-    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", WHEELHOUSE, folder)
-    version = tomllib.loads((folder / "pyproject.toml").read_text())["project"]["version"]
-    return WHEELHOUSE / f"esockd_{name}-{version}-py3-none-any.whl"
+    folder = f"packages/esockd-{name}"
+    source = WORK / folder
+    shutil.copytree(ROOT / folder, source, ignore=shutil.ignore_patterns("__pycache__"))
+    project = tomllib.loads((source / "pyproject.toml").read_text())["project"]
+    readme = source / "README.md"
+    tag = f"esockd-{name}-{project['version']}"
+    readme.write_text(for_index(readme.read_text(), folder, project["urls"]["Homepage"], tag))
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", WHEELHOUSE, source)
+    return WHEELHOUSE / f"esockd_{name}-{project['version']}-py3-none-any.whl"
 
 
 def check(name: str, wheel: Path) -> None:
     """Install one wheel into an empty environment, import it, and run its tests against it."""
+    with ZipFile(wheel) as archive:
+        [metadata] = [entry for entry in archive.namelist() if entry.endswith(".dist-info/METADATA")]
+        if links := relative_links(archive.read(metadata).decode()):
+            sys.exit(f"error: the README in {wheel.name} links to files that are not there: {', '.join(links)}")
     environment = WORK / name
     python = environment / "bin" / "python"
     run(sys.executable, "-m", "venv", "--without-pip", environment)
@@ -60,7 +81,7 @@ def check(name: str, wheel: Path) -> None:
         f"--config-file={ROOT / 'pyproject.toml'}",
     ]
     command = [str(python), "-m", "pytest", *options, *map(str, filter(has_tests, tests))]
-    print(f"== {wheel.name}: sdist, wheel and import are fine; its tests:", flush=True)
+    print(f"== {wheel.name}: sdist, wheel, README and import are fine; its tests:", flush=True)
     if code := subprocess.run(command, cwd=WORK, check=False).returncode:
         sys.exit(f"error: the tests of esockd-{name} fail against {wheel.name} (pytest's exit code {code})")
 
@@ -72,11 +93,7 @@ def has_tests(folder: Path) -> bool:
 
 def main() -> None:
     """Entry point."""
-    shutil.rmtree(WORK, ignore_errors=True)
-    WORK.mkdir(parents=True)
-    wheels = {name: build(name) for name in NAMES}
-    SIBLINGS.write_text("".join(f"esockd-{name} @ {wheel.as_uri()}\n" for name, wheel in wheels.items()))
-    for name, wheel in wheels.items():
+    for name, wheel in build_all().items():
         check(name, wheel)
 
 
