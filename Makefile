@@ -19,7 +19,7 @@ ONCE := tests/tools tests/core/platform/test_elsewhere.py tests/integration/test
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export PYRIGHT_PYTHON_GLOBAL_NODE := off
 
-.PHONY: help echo test test-pythons lint format types contracts doc-examples docs option-tables wheels bench clean ready-run ready-dev
+.PHONY: help echo test test-pythons lint format types contracts doc-examples docs option-tables wheels release bench clean ready-run ready-dev
 
 help: ## List the tasks
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -72,6 +72,9 @@ option-tables: ready-dev ## Write the tables of options into the pages, from the
 
 wheels: ready-dev ## Build each package and test its wheel in an empty environment
 	$(BIN)/python -m tools.check_wheels
+
+release: ready-dev ## Check, build, test and tag one package: PACKAGE=core
+	$(BIN)/python -m tools.release $(PACKAGE)
 
 bench: ready-dev ## Compare the echo listener with its peers; ARGS="--help" lists the options
 	$(BIN)/python benchmarks/echo.py $(ARGS)

@@ -44,7 +44,7 @@ CHAPTERS = {
     "Reference": [f"docs/reference/{name}" for name in ("command", "core", "cidr", "proxyproto", "ratelimit")],
     "Coming from": ["docs/coming-from-esockd"],
     "Design": ["docs/threat-model", "docs/glossary", "docs/path-of-a-connection", "CONTRIBUTING", "SECURITY"],
-    "Records": ["benchmarks/results/*", "packages/*/CHANGELOG"],
+    "Records": ["docs/versions", "packages/*/CHANGELOG", "benchmarks/results/*"],
 }
 
 myst_heading_anchors = 4

@@ -1,0 +1,131 @@
+"""A package is released only if what is tagged is complete, consistent and what its users will get."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the tools are scripts, in no package that is installed
+
+from tools.release import Package, problems
+
+if TYPE_CHECKING:
+    from tests.conftest import RequireTool
+
+HOMEPAGE = "https://git.example/somebody/esockd"
+
+
+class Repository:
+    """A repository with two packages: core, which requires cidr."""
+
+    def __init__(self, root: Path, git: str) -> None:
+        self.root = root
+        self._git = git
+        self.git("init", "--quiet", "--initial-branch=main")
+        self.write("cidr", "0.1.0", heading="0.1.0 (2026-11-28)")
+        self.write("core", "0.1.0", heading="0.1.0 (2026-11-28)", requires="esockd-cidr>=0.1,<0.2")
+        self.commit()
+
+    def git(self, *arguments: str) -> None:
+        settings = [
+            "user.name=somebody",
+            "user.email=somebody@example.org",
+            "commit.gpgSign=false",
+            "tag.gpgSign=false",
+        ]
+        options = [word for setting in settings for word in ("-c", setting)]
+        subprocess.run([self._git, *options, *arguments], cwd=self.root, check=True, capture_output=True)
+
+    def write(self, name: str, version: str, heading: str, requires: str = "") -> None:
+        folder = self.root / "packages" / f"esockd-{name}"
+        (folder / "src").mkdir(parents=True, exist_ok=True)
+        (folder / "src" / "code.py").touch()
+        (folder / "CHANGELOG.md").write_text(
+            f"# Changelog\n\n## {heading}\n\n- News.\n\n## 0.0.1 (2026-01-01)\n\n- Old.\n"
+        )
+        (folder / "pyproject.toml").write_text(
+            f'[project]\nname = "esockd-{name}"\nversion = "{version}"\n'
+            f"dependencies = {[requires] if requires else []}\n"
+            f'[project.urls]\nHomepage = "{HOMEPAGE}"\n'
+        )
+
+    def commit(self) -> None:
+        self.git("add", ".")
+        self.git("commit", "--quiet", "--message", "Change something")
+
+    def release(self, name: str) -> None:
+        self.git("tag", "--annotate", "--message", "News", Package(self.root, name).tag)
+
+
+@pytest.fixture
+def repository(tmp_path: Path, require_tool: RequireTool) -> Repository:
+    return Repository(tmp_path, require_tool("git"))
+
+
+def test_a_package_that_is_ready_has_no_problems(repository: Repository) -> None:
+    assert problems(repository.root, "cidr") == []
+    repository.release("cidr")
+    assert problems(repository.root, "core") == []
+
+
+def test_a_version_is_released_once(repository: Repository) -> None:
+    repository.release("cidr")
+    [problem] = problems(repository.root, "cidr")
+    assert problem.startswith("esockd-cidr-0.1.0 is tagged already")
+
+
+def test_everything_has_to_be_committed(repository: Repository) -> None:
+    (repository.root / "forgotten.py").touch()
+    [problem] = problems(repository.root, "cidr")
+    assert problem.startswith("the working tree has changes")
+
+
+@pytest.mark.parametrize(
+    "heading", ["0.1.0 (unreleased)", "0.1.0", "0.1.1 (2026-11-28)", "0.1.0 (2026-11-28)\n\n## 0.0.9 (x)"]
+)
+def test_the_changelog_has_a_dated_part_with_news(repository: Repository, heading: str) -> None:
+    repository.write("cidr", "0.1.0", heading)
+    repository.commit()
+    [problem] = problems(repository.root, "cidr")
+    assert "needs a part with the heading: ## 0.1.0 (" in problem
+
+
+def test_the_tag_tells_the_news_of_its_version_only(repository: Repository) -> None:
+    assert Package(repository.root, "cidr").news() == ("2026-11-28", "- News.")
+
+
+@pytest.mark.parametrize(
+    ("origin", "count"),
+    [
+        (f"{HOMEPAGE}.git", 0),
+        ("git@git.example:somebody/esockd.git", 0),
+        ("ssh://git@git.example/somebody/esockd", 0),
+        ("https://git.example/somebody-else/esockd", 1),
+    ],
+)
+def test_the_links_of_a_readme_lead_to_where_the_package_comes_from(
+    repository: Repository, origin: str, count: int
+) -> None:
+    repository.git("remote", "add", "origin", origin)
+    assert len(problems(repository.root, "cidr")) == count
+
+
+def test_a_version_that_other_packages_leave_out_is_not_released(repository: Repository) -> None:
+    repository.write("cidr", "0.2.0", heading="0.2.0 (2026-11-28)")
+    repository.commit()
+    [problem] = problems(repository.root, "cidr")
+    assert problem.startswith("esockd-core requires esockd-cidr<0.2,>=0.1, which leaves out 0.2.0")
+
+
+def test_what_a_package_requires_is_released_first(repository: Repository) -> None:
+    [problem] = problems(repository.root, "core")
+    assert problem.startswith("it requires esockd-cidr, whose version 0.1.0 is not released")
+    repository.release("cidr")
+    (repository.root / "packages/esockd-cidr/src/code.py").write_text("changed = True\n")
+    repository.commit()
+    [problem] = problems(repository.root, "core")
+    assert problem.startswith("it requires esockd-cidr, which has changed since 0.1.0")
