@@ -42,7 +42,7 @@ CHAPTERS = {
     "Build": ["examples/README", "docs/testing", "docs/testing-with-pytest"],
     "Small packages": [f"packages/esockd-{name}/README" for name in ("cidr", "proxyproto", "ratelimit")],
     "Reference": [f"docs/reference/{name}" for name in ("command", "core", "cidr", "proxyproto", "ratelimit")],
-    "Coming from": ["docs/coming-from-esockd"],
+    "Coming from": [f"docs/coming-from-{name}" for name in ("esockd", "asyncio", "anyio", "gunicorn")],
     "Design": ["docs/threat-model", "docs/glossary", "docs/path-of-a-connection", "CONTRIBUTING", "SECURITY"],
     "Records": ["docs/versions", "packages/*/CHANGELOG", "benchmarks/results/*"],
 }
