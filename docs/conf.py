@@ -43,7 +43,16 @@ CHAPTERS = {
     "Small packages": [f"packages/esockd-{name}/README" for name in ("cidr", "proxyproto", "ratelimit")],
     "Reference": [f"docs/reference/{name}" for name in ("command", "core", "cidr", "proxyproto", "ratelimit")],
     "Coming from": [f"docs/coming-from-{name}" for name in ("esockd", "asyncio", "anyio", "gunicorn")],
-    "Design": ["docs/threat-model", "docs/glossary", "docs/path-of-a-connection", "CONTRIBUTING", "SECURITY"],
+    "Design": [
+        "docs/path-of-a-connection",
+        "docs/design/admission",
+        "docs/design/drain",
+        "docs/design/defaults",
+        "docs/threat-model",
+        "docs/glossary",
+        "CONTRIBUTING",
+        "SECURITY",
+    ],
     "Records": ["docs/versions", "packages/*/CHANGELOG", "benchmarks/results/*"],
 }
 
