@@ -19,7 +19,7 @@ ONCE := tests/tools tests/core/platform/test_elsewhere.py tests/integration/test
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export PYRIGHT_PYTHON_GLOBAL_NODE := off
 
-.PHONY: help echo test test-pythons lint format types contracts doc-examples docs option-tables wheels release bench clean ready-run ready-dev
+.PHONY: help echo test test-pythons lint format types contracts doc-examples docs option-tables plots wheels release bench clean ready-run ready-dev
 
 help: ## List the tasks
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -69,6 +69,9 @@ docs: ready-dev ## Make the site in build/site; a broken link or anchor is an er
 
 option-tables: ready-dev ## Write the tables of options into the pages, from the one in the code
 	$(BIN)/python -m tools.option_tables
+
+plots: ready-dev ## Draw the plots of the performance page, from the recorded results
+	$(BIN)/python -m tools.plots
 
 wheels: ready-dev ## Build each package and test its wheel in an empty environment
 	$(BIN)/python -m tools.check_wheels

@@ -23,6 +23,7 @@ include_patterns = [
     "docs/**.md",
     "packages/*/README.md",
     "packages/*/CHANGELOG.md",
+    "benchmarks/README.md",
     "benchmarks/results/*.md",
     "examples/README.md",
 ]
@@ -49,11 +50,12 @@ CHAPTERS = {
         "docs/design/drain",
         "docs/design/defaults",
         "docs/threat-model",
+        "docs/performance",
         "docs/glossary",
         "CONTRIBUTING",
         "SECURITY",
     ],
-    "Records": ["docs/versions", "packages/*/CHANGELOG", "benchmarks/results/*"],
+    "Records": ["docs/versions", "packages/*/CHANGELOG", "benchmarks/README", "benchmarks/results/*"],
 }
 
 myst_heading_anchors = 4
