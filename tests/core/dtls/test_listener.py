@@ -6,7 +6,7 @@ import logging
 import random
 import socket
 import tracemalloc
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -589,20 +589,21 @@ async def test_the_client_of_trio_is_served(dtls: DtlsOptions) -> None:
 async def test_whatever_comes_in_the_middle_of_handshakes_hurts_nobody_else(dtls: DtlsOptions, seed: int) -> None:
     dice = random.Random(seed)
     async with serving(dtls, handshake_timeout=1) as listener:
-        with Peer(listener) as honest:
+        with ExitStack() as open_peers:  # until the end: the kernel would give their ports to others
+            honest = open_peers.enter_context(Peer(listener))
             await (await honest.shake()).ask(b"hello")
             for _ in range(20):
-                with Peer(listener) as peer:
-                    peer.send_all(peer.client.hello())
-                    peer.client.feed(await peer.receive_datagram())
-                    peer.send_all(peer.client.take())
-                    flight = await peer.receive_datagram()
-                    peer.client.feed(flight)
-                    for datagram in [*peer.client.take(), flight]:
-                        changed = bytearray(datagram)
-                        for _ in range(dice.randrange(1, 6)):
-                            changed[dice.randrange(len(changed))] = dice.randrange(256)
-                        peer.send_all([bytes(changed), dice.randbytes(dice.randrange(1, 200))])
+                peer = open_peers.enter_context(Peer(listener))
+                peer.send_all(peer.client.hello())
+                peer.client.feed(await peer.receive_datagram())
+                peer.send_all(peer.client.take())
+                flight = await peer.receive_datagram()
+                peer.client.feed(flight)
+                for datagram in [*peer.client.take(), flight]:
+                    changed = bytearray(datagram)
+                    for _ in range(dice.randrange(1, 6)):
+                        changed[dice.randrange(len(changed))] = dice.randrange(256)
+                    peer.send_all([bytes(changed), dice.randbytes(dice.randrange(1, 200))])
             assert await honest.ask(b"still there") == b"still there"
             await until(
                 lambda: not listener._site.registry.entering

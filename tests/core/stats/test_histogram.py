@@ -21,7 +21,7 @@ def test_a_duration_counts_in_the_bucket_whose_bound_it_does_not_exceed() -> Non
 
 def test_a_quantile_is_the_bound_that_so_many_did_not_exceed() -> None:
     histogram = Histogram()
-    histogram.note(0.0004, times=99)
+    histogram.note_several(0.0004, 99)
     histogram.note(99.0)
     durations = histogram.snapshot()
     assert durations.quantile(0.5) == 0.0005
@@ -49,3 +49,13 @@ def test_a_histogram_has_the_buckets_that_it_was_made_with() -> None:
     for duration_s in (0.5, 59.0, 61.0):
         histogram.note(duration_s)
     assert histogram.snapshot() == Durations((1, 1, 1), 120.5, (1.0, 60.0))
+
+
+def test_what_is_noted_for_later_counts_once_and_never_below_zero() -> None:
+    histogram = Histogram((1.0, 60.0))
+    histogram.note_later(-5.0)  # by a clock that was set back
+    histogram.note_later(59.0)
+    histogram.settle()
+    histogram.settle()
+    histogram.note_later(61.0)
+    assert histogram.snapshot() == Durations((1, 1, 1), 120.0, (1.0, 60.0))

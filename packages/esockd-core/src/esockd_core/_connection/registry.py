@@ -110,8 +110,7 @@ class Registry:
         counters = self._counters
         connection.add_totals(counters)
         counters.count_end(reason)
-        lasted = time.time() - connection.opened_at
-        counters.lifetimes.note(lasted if lasted > 0.0 else 0.0)  # noqa: FURB136 (max() takes five times as long)
+        counters.lifetimes.note_later(time.time() - connection.opened_at)
         if self._changed is not None:
             self.announce_change()
         if self._on_event is not None and was_public:

@@ -217,6 +217,7 @@ class Listener(Accepting):
             now = anyio.current_time()
             self._admission.loop_lag_s = lag_s = max(0.0, now - due)
             self._site.counters.loop_lags.note(lag_s)
+            self._site.counters.lifetimes.settle()
             self._look_at_rehearsal(lag_s)
             try:
                 await self._sweeper.sweep(now, lag_s)

@@ -212,7 +212,10 @@ class Counters:
     def count_end(self, reason: str) -> None:
         """Count one ended connection under its reason."""
         counts = self.shutdown_counts
-        if reason not in counts and reason not in OWN_REASONS:
+        if reason in counts:
+            counts[reason] += 1
+            return
+        if reason not in OWN_REASONS:
             if self._invented >= MAX_INVENTED_REASONS:
                 reason = OTHER
             else:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from esockd_core._plain import PlainValue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # From what an idle loop takes to what a human gives up on; about 2.5 from one to the next, as Prometheus is used to.
 BOUNDS_S: Final = (
@@ -63,20 +66,38 @@ class Histogram:
 
     Args:
         bounds_s: The upper bounds of the buckets, in seconds.
+
+    Attributes:
+        note_later: Keeps a duration, in seconds, until `settle`: the cheapest way, where each call is felt. Somebody
+            settles now and then.
     """
 
-    __slots__ = ("_bounds_s", "_counts", "_total_s")
+    __slots__ = ("_bounds_s", "_counts", "_later", "_total_s", "note_later")
 
     def __init__(self, bounds_s: tuple[float, ...] = BOUNDS_S) -> None:
         self._bounds_s = bounds_s
         self._counts = [0] * (len(bounds_s) + 1)
         self._total_s = 0.0
+        self._later: list[float] = []
+        self.note_later: Callable[[float], None] = self._later.append
 
-    def note(self, duration_s: float, times: int = 1) -> None:
-        """Note a duration, in seconds, one or several times."""
+    def note(self, duration_s: float) -> None:
+        """Note a duration, in seconds."""
+        self._counts[bisect_left(self._bounds_s, duration_s)] += 1
+        self._total_s += duration_s
+
+    def note_several(self, duration_s: float, times: int) -> None:
+        """Note a duration that several had."""
         self._counts[bisect_left(self._bounds_s, duration_s)] += times
         self._total_s += duration_s * times
 
+    def settle(self) -> None:
+        """Note the durations that were kept. One below zero, by a clock that was set back, counts as none."""
+        for duration_s in self._later:
+            self.note(max(duration_s, 0.0))
+        self._later.clear()
+
     def snapshot(self) -> Durations:
         """The numbers at this moment."""
+        self.settle()
         return Durations(tuple(self._counts), self._total_s, self._bounds_s)

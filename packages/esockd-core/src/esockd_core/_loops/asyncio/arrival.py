@@ -11,7 +11,7 @@ from esockd_core._connection.names import name_of
 from esockd_core._loops.asyncio.callbacks import AsyncioCallbackDriver
 from esockd_core._loops.asyncio.coroutine import CoroutineDriver
 from esockd_core._loops.asyncio.entrance import AsyncioEntranceDriver
-from esockd_core._loops.asyncio.stream import AsyncioStream
+from esockd_core._loops.asyncio.stream import DEFAULT_WRITE_BUFFER_BYTES, AsyncioStream
 
 if TYPE_CHECKING:
     from esockd_core._connection.driver import AnyDriver
@@ -53,7 +53,9 @@ class Arrival(Driver[AsyncioStream]):
         if site.sets_socket_options:
             with suppress(OSError):  # the peer may be gone already
                 site.options.tcp.apply_to_connection(connection._raw_socket())
-        connection.bound_buffers()
+        # Without a call, where the loop's own sizes are right.
+        if self._side.caps_reads or site.options.write_buffer_bytes != DEFAULT_WRITE_BUFFER_BYTES:
+            connection.bound_buffers()
         if site.entrance is None:
             site.registry.add(connection)
             if not connection._closing:  # by the hook that was told of its start

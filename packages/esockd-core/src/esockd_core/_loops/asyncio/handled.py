@@ -89,7 +89,8 @@ class HandlerDriver(Driver[H]):
 
     def lost(self, connection: H, broke: bool) -> None:  # noqa: ARG002
         if connection._task is None:
-            connection.ended(NORMAL)
+            # What `ended` does, without its call.
+            connection._site.registry.ended(connection, connection._reason or NORMAL)
 
     def stack(self, connection: H) -> str:
         return stack_of_task(connection._task)

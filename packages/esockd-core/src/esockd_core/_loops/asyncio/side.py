@@ -88,7 +88,7 @@ class AsyncioSide:
         return True
 
     def _handlers_called(self) -> None:
-        self._delays.note(self.loop.time() - self._due_since, self._due)
+        self._delays.note_several(self.loop.time() - self._due_since, self._due)
         self._due = 0
 
     def end_program(self, error: BaseException) -> None:
