@@ -50,6 +50,23 @@ def test_no_collection_looks_again_at_what_has_survived_two() -> None:
     assert out == ["0", "True", "True"]
 
 
+def test_what_is_frozen_is_not_counted_again_while_nothing_survives() -> None:
+    """Counting walks over all of it, which takes as long as the pauses that freezing avoids."""
+    out = run(
+        "asked = 0\n"
+        "def counted(count=gc.get_freeze_count):\n"
+        "    global asked\n"
+        "    asked += 1\n"
+        "    return count()\n"
+        "gc.disable()\n"
+        "gc.get_freeze_count = counted\n"
+        "for _ in range(1_000):\n"
+        "    freezer('stop', {'generation': 1})\n"
+        "print(asked)\n"
+    )
+    assert out == ["0"]
+
+
 def test_cycles_that_were_frozen_alive_are_freed_once_they_are_many() -> None:
     """Each lives until 10,000 others have come: long enough to be frozen.
 

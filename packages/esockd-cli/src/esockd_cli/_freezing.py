@@ -64,15 +64,14 @@ class Freezer:
         self._freeze()
         allowed = GROWTH * self._share * self._holders()
         if self._most > allowed:
-            self._most = gc.get_freeze_count()  # which looks at all of them: not each time
+            self._most = gc.get_freeze_count()  # without those that are gone; it looks at all, so not each time
             if self._most > allowed:
                 gc.unfreeze()
                 self._is_thawed = True
                 self.thawed += 1
 
     def _freeze(self) -> None:
-        young, middle, _ = gc.get_threshold()
-        self._most += (young + 1) * (middle + 1)
+        self._most += len(gc.get_objects(generation=2))  # what survived, and nothing that is frozen already
         gc.freeze()
 
     def _note_full(self) -> None:
