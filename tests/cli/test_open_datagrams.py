@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from tests.cli.running import Instance
@@ -12,11 +13,20 @@ from tests.cli.running import Instance
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+TIMEOUT_S: Final = 60.0
+
+
+@contextmanager
+def client_of(port: int) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(TIMEOUT_S)
+        client.connect(("127.0.0.1", port))
+        yield client
+
 
 def ask(port: int, datagram: bytes) -> bytes:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.settimeout(10)
-        client.sendto(datagram, ("127.0.0.1", port))
+    with client_of(port) as client:
+        client.send(datagram)
         return client.recv(65_536)
 
 
@@ -24,8 +34,10 @@ def ask(port: int, datagram: bytes) -> bytes:
 def test_echo_echoes_datagrams_on_every_loop_and_sums_them_up(start: Callable[..., Any], loop: str) -> None:
     command = start("open", "echo", "udp://127.0.0.1:0", "--loop", loop)
     port = command.read_port()
-    assert ask(port, b"hello") == b"hello"
-    assert ask(port, b"") == b""
+    with client_of(port) as one, client_of(port) as other:
+        for client, datagram in ((one, b"hello"), (other, b"")):
+            client.send(datagram)
+            assert client.recv(65_536) == datagram
     status, _, err = command.stop()
     assert status == 0
     assert "echo udp://127.0.0.1:0: 2 accepted, 0 refused" in err

@@ -6,6 +6,7 @@ import socket
 
 import pytest
 from tests.core.datagrams.udp import Client, echo
+from tests.ports import steady_port
 
 from esockd_core import CannotBind, InvalidOption, UdpOptions, open_listener
 from esockd_core._platform.packet_info import IN6_PKTINFO, IPV6_PKTINFO, local_address_of, send_from
@@ -20,7 +21,8 @@ GROUP = "239.255.77.7"
 async def test_datagrams_to_a_group_are_served_from_an_address_of_the_interface(
     multicast: str | tuple[str, ...],
 ) -> None:
-    async with open_listener("udp", "udp://*:0", echo, udp=UdpOptions(multicast=multicast)) as listener:
+    address = f"udp://*:{steady_port()}"
+    async with open_listener("udp", address, echo, udp=UdpOptions(multicast=multicast)) as listener:
         with Client(listener) as client:
             client.socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
             client.target = (GROUP, listener.port or 0)

@@ -222,10 +222,20 @@ class Peer:
         for datagram in datagrams:
             self.socket.sendto(datagram, self.target)
 
+    def take_datagram(self) -> bytes | None:
+        """A datagram of the server that is here already."""
+        with suppress(BlockingIOError):
+            while True:
+                data, address = self.socket.recvfrom(65_536)
+                if address[1] == self.target[1]:  # or else a late one for who had this port before
+                    return data
+        return None
+
     async def receive_datagram(self) -> bytes:
         with anyio.fail_after(20):
-            await anyio.wait_readable(self.socket)
-        return self.socket.recv(65_536)
+            while (datagram := self.take_datagram()) is None:
+                await anyio.wait_readable(self.socket)
+        return datagram
 
     async def shake(self) -> Self:
         """Finish the handshake, or find out that the server refuses it."""
@@ -240,8 +250,7 @@ class Peer:
         self.send_all(self.client.hello())
         while not self.client.handshaken:
             with anyio.move_on_after(self.client.timeout() or 0):
-                await anyio.wait_readable(self.socket)
-                self.messages += self.client.feed(self.socket.recv(65_536))
+                self.messages += self.client.feed(await self.receive_datagram())
             if self.client.timeout() == 0:
                 self.send_all(self.client.handle_timeout())
             self.send_all(self.client.take())
@@ -268,15 +277,8 @@ class Peer:
         """Forget everything but the socket, as a program does that is started again with the same port."""
         self.client = client or Client()
         self.messages = []
-        while self.has_datagram():  # what was for the client before, such as a flight that was sent again
-            self.socket.recv(65_536)
-
-    def has_datagram(self) -> bool:
-        try:
-            self.socket.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return False
-        return True
+        while self.take_datagram() is not None:  # what was for the client before, such as a flight that was sent again
+            pass
 
     def __enter__(self) -> Self:
         return self

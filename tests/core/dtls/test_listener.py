@@ -78,12 +78,11 @@ async def test_the_tls_of_a_connection_is_described(certificates: Path) -> None:
         await echo(connection)
 
     options = DtlsOptions(certfile=certificates / "localhost.pem", alpn=("coap",), psk=KEYS)
+    by_certificate = Client(server_name="localhost", alpn=("coap",), ciphers=b"ECDHE+AESGCM")
+    by_key = Client(psk=(b"sensor 7", b"k" * 32), ciphers=b"PSK-AES128-GCM-SHA256")
     async with serving(options, note) as listener:
-        for client in (
-            Client(server_name="localhost", alpn=("coap",), ciphers=b"ECDHE+AESGCM"),
-            Client(psk=(b"sensor 7", b"k" * 32), ciphers=b"PSK-AES128-GCM-SHA256"),
-        ):
-            with Peer(listener, client) as peer:
+        with Peer(listener, by_certificate) as one, Peer(listener, by_key) as other:
+            for peer in (one, other):
                 assert await (await peer.shake()).ask(b"hello") == b"hello"
         info = (await listener.list_connections()).connections[0]
         assert info.tls is not None
@@ -124,7 +123,7 @@ async def test_a_hello_without_a_proven_cookie_leaves_nothing_behind(dtls: DtlsO
                 assert len(answer) == 60 < len(hello)
             peer.send_all([b"junk", b"", hello[:-1]])
             await until(lambda: listener.stats().datagrams_in == 503)
-            assert not peer.has_datagram()
+            assert peer.take_datagram() is None
         stats = listener.stats()
         assert (stats.accepted, stats.refused, stats.shutdown_counts) == (0, 0, {})
         assert stats.datagrams_answered == 503
@@ -193,7 +192,7 @@ async def test_a_denied_peer_gets_no_answer_and_is_counted(dtls: DtlsOptions) ->
         with Peer(listener, source="127.0.0.9") as denied, Peer(listener) as peer:
             denied.send_all(denied.client.hello())
             await (await peer.shake()).ask(b"hello")
-            assert not denied.has_datagram()
+            assert denied.take_datagram() is None
         assert drops(listener)["forbidden"] == 1
 
 
@@ -210,7 +209,7 @@ async def test_limits_hold_for_peers_that_have_proven_their_address(dtls: DtlsOp
             second.send_all(second.client.take())
             await until(lambda: listener.stats().refused == 1)
             assert await first.ask(b"hello") == b"hello"
-            assert not second.has_datagram()
+            assert second.take_datagram() is None
 
 
 async def test_sessions_have_a_bound_of_their_own(certificates: Path) -> None:
@@ -242,8 +241,9 @@ async def test_a_handshake_has_a_deadline(dtls: DtlsOptions) -> None:
 
 async def test_handshakes_are_bounded_and_those_beyond_are_refused_as_overload(dtls: DtlsOptions) -> None:
     async with serving(dtls, max_handshaking=2) as listener:
-        for number in range(4):
-            with Peer(listener) as peer:
+        with ExitStack() as open_until_the_end:
+            for number in range(4):
+                peer = open_until_the_end.enter_context(Peer(listener))
                 peer.send_all(peer.client.hello())
                 peer.client.feed(await peer.receive_datagram())
                 peer.send_all(peer.client.take())
@@ -406,8 +406,8 @@ async def test_a_session_that_is_cut_ends_without_a_goodbye(dtls: DtlsOptions) -
             second.abort()
             assert await reasons(listener, 2) == {"killed": 1, "aborted": 1}
             await settle()
-            assert not peer.has_datagram()
-            assert not other.has_datagram()
+            assert peer.take_datagram() is None
+            assert other.take_datagram() is None
 
 
 async def test_a_handler_that_does_not_end_is_cut_without_a_goodbye(dtls: DtlsOptions) -> None:
@@ -420,7 +420,7 @@ async def test_a_handler_that_does_not_end_is_cut_without_a_goodbye(dtls: DtlsOp
             await (await peer.shake()).ask(b"hello")
             await listener.close()
             assert listener.stats().shutdown_counts == {"shutdown": 1}
-            assert not peer.has_datagram()
+            assert peer.take_datagram() is None
 
 
 async def test_an_idle_session_ends(dtls: DtlsOptions) -> None:
@@ -481,7 +481,7 @@ async def test_a_draining_listener_asks_its_sessions_to_end_and_takes_no_new_one
                 await peer.wait_closed()
                 late.send_all(late.client.hello())
             await settle()
-            assert not late.has_datagram()
+            assert late.take_datagram() is None
     assert "drain" in note.told
     assert listener.stats().shutdown_counts == {"shutdown": 1}
 
@@ -493,7 +493,7 @@ async def test_a_suspended_listener_keeps_its_sessions_and_greets_nobody(dtls: D
             await listener.suspend()
             late.send_all(late.client.hello())
             assert await peer.ask(b"still there") == b"still there"
-            assert not late.has_datagram()
+            assert late.take_datagram() is None
             await listener.resume()
             late.start_again()
             await late.shake()
@@ -532,13 +532,12 @@ async def test_files_are_read_again_on_request(certificates: Path, tmp_path: Pat
     async with serving(DtlsOptions(certfile=own)) as listener:
         own.write_bytes((certificates / "other.example.org.pem").read_bytes())
         await listener.set_tls()
-        with Peer(listener) as peer:
-            assert "other.example.org" in subject(await peer.shake())
-        own.write_text("spoilt")
-        with pytest.raises(InvalidOption, match="holds no certificate"):
-            await listener.set_tls()
-        with Peer(listener) as peer:
-            assert "other.example.org" in subject(await peer.shake())
+        with Peer(listener) as one, Peer(listener) as other:
+            assert "other.example.org" in subject(await one.shake())
+            own.write_text("spoilt")
+            with pytest.raises(InvalidOption, match="holds no certificate"):
+                await listener.set_tls()
+            assert "other.example.org" in subject(await other.shake())
 
 
 async def test_a_change_that_is_wrong_changes_nothing(dtls: DtlsOptions) -> None:
@@ -635,6 +634,7 @@ async def test_certificates_by_name(certificates: Path) -> None:
     other = TlsCertificate(certfile=certificates / "other.example.org.pem")
     options = DtlsOptions(certfile=certificates / "localhost.pem", sni={"other.example.org": other}, mtu=400)
     async with serving(options) as listener:
-        for name in ("other.example.org", "localhost"):
-            with Peer(listener, Client(server_name=name, mtu=400)) as peer:
-                assert name in subject(await peer.shake())
+        other_client, own_client = (Client(server_name=name, mtu=400) for name in ("other.example.org", "localhost"))
+        with Peer(listener, other_client) as one, Peer(listener, own_client) as two:
+            assert "other.example.org" in subject(await one.shake())
+            assert "localhost" in subject(await two.shake())
