@@ -30,6 +30,21 @@ include_patterns = [
 # The order of the pages in the margin of the site.
 CHAPTERS = {
     "Start": ["docs/tutorial", "docs/index", "packages/esockd-cli/README", "packages/esockd-core/README"],
+    "Recipes": [
+        f"docs/recipes/{name}"
+        for name in (
+            "README",
+            "fastapi",
+            "asyncio",
+            "trio",
+            "threads",
+            "load-balancer",
+            "live-rules",
+            "limits",
+            "certificates",
+            "zero-downtime",
+        )
+    ],
     "Operate": [
         "docs/configuration",
         "docs/workers",
