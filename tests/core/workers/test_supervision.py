@@ -54,6 +54,29 @@ async def test_a_worker_that_was_stopped_is_replaced_and_its_queue_served(serve:
         wait_until_gone({victim})
 
 
+async def test_a_worker_for_which_no_processor_was_free_is_not_killed(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, waited, is_starved = 0, 0.0, True
+
+    def waited_s(pid: int) -> float:
+        nonlocal looks, waited
+        looks += pid == victim
+        if is_starved:
+            waited = anyio.current_time()
+        return waited
+
+    monkeypatch.setattr("esockd_core.workers._process.waited_s", waited_s)
+    async with serve(stuck_timeout=0.5) as served:
+        victim = min(served.pids())
+        os.kill(victim, signal.SIGSTOP)
+        await eventually(lambda: looks >= 8)
+        assert victim in served.pids()
+
+        is_starved = False
+        await until_replaced(served, {victim})
+
+
 async def test_a_worker_whose_handler_blocks_it_is_replaced_and_its_queue_served(serve: Serve) -> None:
     async with serve(count=1, stuck_timeout=0.5) as served:
         (victim,) = served.pids()

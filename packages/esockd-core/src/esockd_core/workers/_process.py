@@ -15,6 +15,7 @@ from anyio.abc import SocketStream
 
 from esockd_core._errors import EsockdError
 from esockd_core._platform.child_processes import wait_for_death
+from esockd_core._platform.run_queue import waited_s
 from esockd_core._remote.channel import Channel
 from esockd_core._remote.errors import ControlError, InstanceUnreachable
 from esockd_core._remote.remote_listener import RemoteListener
@@ -37,6 +38,29 @@ ANSWER_S: Final = 1.0
 SLOW_S: Final = 2.0  # without an answer, new clients are steered to other workers
 STOP_S: Final = 1.0  # to stop accepting, before it is told to end
 REAP_S: Final = 10.0
+LOOK_AGAIN_S: Final = 0.1  # whether it could have answered by now
+
+
+class Silence:
+    """Since when a process has not answered.
+
+    Args:
+        pid: The process.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._began_at = anyio.current_time()
+        self._waited_s = waited_s(pid)
+
+    def seconds(self) -> float:
+        """For how long, without the time for which no processor was free for it."""
+        return anyio.current_time() - self._began_at - max(waited_s(self._pid) - self._waited_s, 0.0)
+
+    async def lasts(self, for_s: float) -> None:
+        """Return once it has lasted for this number of seconds."""
+        while (left_s := for_s - self.seconds()) > 0:  # noqa: ASYNC110 (only time is waited for)
+            await anyio.sleep(max(left_s, LOOK_AGAIN_S))
 
 
 class WorkerProcess:
@@ -171,34 +195,52 @@ class WorkerProcess:
     ) -> None:
         while True:
             await anyio.sleep(BEAT_S)
-            asked_at = anyio.current_time()
-            while True:
-                patience_s = SLOW_S if self.state != "slow" else stuck_timeout_s
-                with anyio.move_on_after(patience_s):
-                    try:
-                        await self.look()
-                    except EsockdError:
-                        return  # it has ended, or does in a moment
-                    break
-                if self.state == "running":
-                    self.state = "slow"
-                    on_change()
-                is_over = stuck_timeout_s is not None and anyio.current_time() - asked_at >= stuck_timeout_s
-                # Asked again, because it may have waited for another one that was killed just now.
-                if is_over and await may_kill() and not await self.answers(ANSWER_S):
-                    logger.error("%s has not answered for %g seconds: it is killed", self, stuck_timeout_s)
-                    self.kill()
-                    return
+            async with anyio.create_task_group() as asking:
+                asking.start_soon(self._wait_for_answer, stuck_timeout_s, on_change, may_kill)
+                try:
+                    await self.look()
+                except EsockdError:
+                    return  # it has ended, or does in a moment
+                finally:
+                    asking.cancel_scope.cancel()
             if self.state == "slow":
                 self.state = "running"
                 on_change()
 
+    async def _wait_for_answer(
+        self, stuck_timeout_s: float | None, on_change: Callable[[], None], may_kill: Callable[[], Awaitable[bool]]
+    ) -> None:
+        """Wait for its answer until cancelled, and do what is due meanwhile."""
+        silence = Silence(self.pid)
+        await anyio.sleep(SLOW_S)
+        if self.state == "running":
+            self.state = "slow"
+            on_change()
+        while stuck_timeout_s is not None:
+            await silence.lasts(stuck_timeout_s)
+            # Asked again, because it may have waited for another one that was killed just now.
+            if await may_kill() and not await self.answers(ANSWER_S):
+                logger.error("%s has not answered for %g seconds: it is killed", self, stuck_timeout_s)
+                self.kill()
+                return
+            await anyio.sleep(LOOK_AGAIN_S)
+
     async def answers(self, patience_s: float) -> bool:
-        """Whether it answers within this number of seconds."""
-        with anyio.move_on_after(patience_s), suppress(EsockdError):
-            await self.look()
-            return True
-        return False
+        """Whether it answers within this number of seconds in which it can run."""
+        silence, answered = Silence(self.pid), False
+        async with anyio.create_task_group() as asking:
+
+            async def look() -> None:
+                nonlocal answered
+                with suppress(EsockdError):  # it has ended
+                    await self.look()
+                    answered = True
+                asking.cancel_scope.cancel()
+
+            asking.start_soon(look)
+            await silence.lasts(patience_s)
+            asking.cancel_scope.cancel()
+        return answered
 
     async def look(self) -> None:
         """Ask the process about itself and its listeners.
