@@ -91,6 +91,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
+html_show_copyright = False
 
 
 def add_what_is_made(app: Sphinx, name: str, source: list[str]) -> None:
