@@ -35,12 +35,12 @@ test: ready-dev ## Run every test with branch coverage; ARGS="-k word" runs some
 	$(BIN)/pytest $(PARALLEL) --cov --cov-report= $(ARGS)
 	@if [ -z "$(ARGS)" ]; then $(BIN)/python tools/check_coverage.py; fi
 
-test-pythons: ## Run the tests on the newest tested CPython, and those of asyncio on each between
+test-pythons: ## Run the tests of asyncio and uvloop on the newest tested CPython, of trio on each between
 	@pythons=$$($(PYTHON) tools/pythons.py --others) || exit 1; \
 	echo "== beside $$($(PYTHON) --version), which \`make test\` takes:" $${pythons:-no other works here}; \
-	newest=$$(echo "$$pythons" | tail -n 1); for p in $$pythons; do loops=; [ "$$p" = "$$newest" ] || loops="--loops asyncio"; \
+	newest=$$(echo "$$pythons" | tail -n 1); for p in $$pythons; do loops=trio; [ "$$p" = "$$newest" ] && loops=asyncio,uvloop; \
 		v=.venv-$$($$p -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
-		$$p -m tools.venv $$v test && echo "== $$p $$loops" && $$v/bin/pytest -q $(PARALLEL) $$loops $(ONCE:%=--ignore %) || exit 1; done
+		$$p -m tools.venv $$v test && echo "== $$p: $$loops" && $$v/bin/pytest -q $(PARALLEL) --loops $$loops $(ONCE:%=--ignore %) || exit 1; done
 
 lint: ready-dev ## Check lint and format
 	$(BIN)/ruff check
