@@ -10,11 +10,15 @@ import signal
 import socket
 import subprocess
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.cli.running import ESOCKD, LIMIT_S, Instance, connect, talk
+
+from esockd_cli._rehearsals import describe_rehearsal
+from esockd_core import RehearsalReport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +48,15 @@ def come(edge: Instance, *sources: str) -> None:
     for source in sources:
         with connect(edge.port, source) as client:
             assert talk(client, b"hello") == b"hello"
+
+
+def test_a_report_over_workers_tells_how_often_the_rehearsal_was_begun_again() -> None:
+    report = RehearsalReport(
+        rules=(), changes=(), state="running", reason=None, started_at=0.0, duration=600.0, elapsed=3.0, seen=7,
+        refused={}, newly_refused={}, newly_admitted={}, waiting=0, examples=(), top_sources=(), begun_again=2,
+    )  # fmt: skip
+    assert describe_rehearsal("echo", report).splitlines()[-1] == "begun again    by 2 new workers"
+    assert "begun again" not in describe_rehearsal("echo", replace(report, begun_again=0))
 
 
 def test_a_rehearsal_is_begun_shown_and_committed(edge: Instance) -> None:

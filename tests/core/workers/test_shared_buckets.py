@@ -41,14 +41,14 @@ class Clock:
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[SharedMemory]:
-    memory = SharedMemory.create(1)
+    memory = SharedMemory.create(2)
     yield memory
     memory.close()
 
 
 def wiped(shared: SharedMemory) -> ListenerMemory:
     memory = shared.of_listener(0)
-    memory.wipe()
+    memory.begin_as(shared.of_listener(1))  # which is as at first
     return memory
 
 

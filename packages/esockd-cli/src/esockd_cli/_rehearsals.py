@@ -36,6 +36,7 @@ def describe_rehearsal(name: str, report: RehearsalReport) -> str:
         ("would let in", _counts(report.newly_admitted)),
         *([("would wait", str(report.waiting))] if report.waiting else []),
         *([("top sources", sources)] if sources else []),
+        *([("begun again", _workers(report.begun_again))] if report.begun_again else []),
     ]
     lines = [f"{title:15}{clean(text)}" for title, text in rows]
     examples = [
@@ -58,6 +59,10 @@ def describe_option(change: OptionChange) -> str:
 def progress_of(report: RehearsalReport) -> str:
     """A rehearsal in one line, for a terminal that shows how it goes."""
     return f"{report.seen} clients, would refuse {_counts(report.refused)}, {format_age(report.remaining)} left"
+
+
+def _workers(count: int) -> str:
+    return f"by {count} new worker{'s'[: count != 1]}"
 
 
 def _counts(counts: dict[str, int]) -> str:

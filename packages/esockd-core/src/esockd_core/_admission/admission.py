@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from contextlib import nullcontext
 from copy import copy
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from esockd_ratelimit import TokenBucket, source_key
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
+    from contextlib import AbstractContextManager
 
     from esockd_cidr import AccessList
     from esockd_core._admission.denial import Denial
@@ -126,12 +128,19 @@ class Admission:
                 if connection.counted_source is None and connection not in self.waiting.headers:
                     self._count_source(connection, source_key(host_of(connection.peername)))
 
-    def take_over(self, live: Admission) -> None:
-        """Begin where another admission with the same options is now: with as many tokens and open connections."""
-        if live.options.limiter is None and live.options.shared is None:
-            self.limiter = copy(live.limiter)
-        self.source_limiter = copy(live.source_limiter)
-        self.open_count, self.loop_lag_s = live.open_count, live.loop_lag_s
+    def imagine(self, access: Rules, waiting: Entering) -> Admission:
+        """An admission that begins where this one is now, with tokens and places of its own.
+
+        Args:
+            access: Its access rules.
+            waiting: The connections in their entrance, as it counts them.
+        """
+        imagined = Admission(self.options, access, waiting, Counters(), self.log)
+        if self.options.limiter is None and self.options.shared is None:
+            imagined.limiter = copy(self.limiter)
+        imagined.source_limiter = copy(self.source_limiter)
+        imagined.open_count, imagined.loop_lag_s = self.open_count, self.loop_lag_s
+        return imagined
 
     def _adjust_buckets(self, old: ListenerOptions) -> None:
         options = self.options
@@ -295,6 +304,28 @@ class Admission:
 
     def unreserve(self) -> None:
         """Give back what `reserve` kept and the client did not take."""
+
+    def held(self) -> AbstractContextManager[object]:
+        """Keep everybody else from taking places and tokens for the duration of a block."""
+        return nullcontext()
+
+    def seat(self, host: str) -> Hashable | None:
+        """Take the place of a client that `judge` has let in; return the source whose place it took, if it took one."""
+        self.open_count += 1
+        if not self._counts_peers:
+            return None
+        source = host if ":" not in host else source_key(host)
+        self.open_by_source[source] = self.open_by_source.get(source, 0) + 1
+        return source
+
+    def unseat(self) -> None:
+        """Give back a place; that of its source is given back by `release_source`."""
+        self.open_count -= 1
+
+    def let_go(self) -> None:
+        """Hold nothing any more."""
+        self.source_limiter = None  # which may be large
+        self.open_by_source.clear()
 
     def release(self, connection: ServedConnection) -> None:
         """Give back the place of an admitted connection that ended."""

@@ -12,14 +12,13 @@ import time
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from esockd_core._admission.admission import Admission
 from esockd_core._admission.answers import Answers
 from esockd_core._admission.denial import NO_TOKEN, OF_SOURCES
 from esockd_core._admission.overheard import OverheardWaiting, Rest
 from esockd_core._admission.rules import RulesInFront
 from esockd_core._connection.entrance import EntranceRefused
 from esockd_core._connection.names import host_of
-from esockd_core._stats.counters import Counters, Refused
+from esockd_core._stats.counters import Refused
 from esockd_core._stats.top_sources import TopSources
 from esockd_ratelimit import source_key
 
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
     from esockd_cidr import AccessList
+    from esockd_core._admission.admission import Admission
     from esockd_core._admission.denial import Denial
     from esockd_core._admission.rules import Rules
     from esockd_core._connection.served import ServedConnection
@@ -101,8 +101,7 @@ class Shadow:
         self.sources = TopSources()
         self._examples: defaultdict[str, deque[Example]] = defaultdict(lambda: deque(maxlen=EXAMPLES))
         rest = Rest(site.waiting, self._overheard.left_out)
-        self._changed = Admission(live.options, access, rest, Counters(), live.log)
-        self._changed.take_over(live)
+        self._changed = live.imagine(access, rest)
         self.follow(options)
 
     def start(self) -> None:
@@ -120,8 +119,7 @@ class Shadow:
         self._site.waiting = self._waiting
         self._absent.clear()
         self._sources.clear()
-        self._changed.source_limiter = None  # which may be large
-        self._changed.open_by_source.clear()
+        self._changed.let_go()
 
     def follow(self, options: ListenerOptions) -> None:
         """Go on with other options, which have the changes in them."""
@@ -134,7 +132,8 @@ class Shadow:
         if changed.max_per_source is not None:
             for connection in self._site.registry:
                 if connection not in self._absent and connection not in self._waiting.headers:
-                    self._take_source(connection, host_of(connection.peername))
+                    with changed.held():
+                        self._take_source(connection, host_of(connection.peername))
 
     @property
     def examples(self) -> tuple[Example, ...]:
@@ -173,13 +172,10 @@ class Shadow:
             if denial is not None:
                 self._deny(connection, host, denial, is_admitted=is_admitted)
             elif refusal is None:
-                changed.open_count += 1
-                if changed.max_per_source is not None and changed.trusted is None:
-                    self._sources[connection] = source = host if ":" not in host else source_key(host)
-                    places = changed.open_by_source
-                    places[source] = places.get(source, 0) + 1
-            else:  # it leaves at once: who knows how long it would have stayed
-                self.newly_admitted[refusal.stage] += 1
+                if (source := changed.seat(host)) is not None:
+                    self._sources[connection] = source
+            else:
+                self._admit(host, refusal.stage)
         except Exception as error:  # noqa: BLE001 - no client is to be hurt by what only watches
             self._on_failure(error)
         return is_admitted
@@ -193,8 +189,9 @@ class Shadow:
         """Count an open connection for the source of its new address."""
         self._live.moved(connection)
         if connection in self._sources:
-            self._changed.release_source(self._sources.pop(connection))
-            self._take_source(connection, host_of(connection.peername))
+            with self._changed.held():
+                self._changed.release_source(self._sources.pop(connection))
+                self._take_source(connection, host_of(connection.peername))
 
     def permits(self, peer: PeerName) -> bool:
         """Whether the rules in force let a datagram peer in that has not arrived yet."""
@@ -220,7 +217,7 @@ class Shadow:
             if self._absent and self._absent.pop(connection, None) is not None:
                 self._overheard.left_out.discard(connection)
             else:
-                self._changed.open_count -= 1
+                self._changed.unseat()
                 if self._sources and (source := self._sources.pop(connection, None)) is not None:
                     self._changed.release_source(source)
         except Exception as error:  # noqa: BLE001 - as above
@@ -250,9 +247,12 @@ class Shadow:
                 self.newly_refused[stage] -= 1
             return
         host = host_of(connection.peername)
-        denial = changed.judge_source(host)
+        with changed.held():
+            denial = changed.judge_source(host)
+            if denial is None and changed.max_per_source is not None:
+                self._take_source(connection, host)
         if denial is not None:
-            changed.open_count -= 1
+            changed.unseat()
             if (source := self._sources.pop(connection, None)) is not None:
                 changed.release_source(source)
             stage = OF_SOURCES[denial[0]]
@@ -263,8 +263,6 @@ class Shadow:
             return
         if live_reason is not None:
             self.newly_admitted[live_reason] += 1
-        if changed.max_per_source is not None:
-            self._take_source(connection, host)
 
     def _deny(self, connection: ServedConnection, host: str, denial: Denial, *, is_admitted: bool) -> None:
         stage, reason = denial
@@ -277,6 +275,14 @@ class Shadow:
         if is_admitted:
             self._leave_out(connection, stage)
             self._note(connection.socket_peername, host, stage, reason)
+
+    def _admit(self, host: str, stage: str) -> None:
+        """Let a client in that the listener has refused. It leaves at once: who knows how long it would have stayed."""
+        source = self._changed.seat(host)
+        self._changed.unseat()
+        if source is not None:
+            self._changed.release_source(source)
+        self.newly_admitted[stage] += 1
 
     def _would_wait(self, denial: Denial) -> bool:
         changed, (stage, reason) = self._changed, denial
@@ -300,6 +306,7 @@ class Shadow:
             examples.append(Example(client, stage, reason or self._changed.why_forbidden(host), now))
 
     def _take_source(self, connection: ServedConnection, host: str) -> None:
+        """Count a connection for its source; the caller has `held` the limits."""
         if connection not in self._sources:
             self._sources[connection] = source = source_key(host)
             self._changed.take_source(source)

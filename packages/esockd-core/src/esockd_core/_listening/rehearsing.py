@@ -5,13 +5,17 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
-from esockd_cidr import AccessList
-from esockd_core._admission.rehearsal import Rehearsal, check_duration, check_rehearsed
+from esockd_core._admission.rehearsal import Rehearsal
+from esockd_core._admission.rehearsed_changes import (
+    RehearsedChanges,
+    changed_options,
+    check_duration,
+    rules_in_front,
+)
 from esockd_core._errors import InvalidOption, RehearsalConflict
 from esockd_core._listening.audited import audited
 from esockd_core._listening.inspected import wrong_is_invalid
 from esockd_core._listening.ruling import Ruling
-from esockd_core._options.changes import merge_options, plan_options
 from esockd_core._stats.top_sources import source_text
 from esockd_core.control.interface import REHEARSAL_TIME
 from esockd_core.control.rehearsal import RehearsalReport, RehearsedRefusal, RehearsedSource
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
 
     import anyio
 
-    from esockd_cidr import RuleLike
+    from esockd_cidr import AccessList, RuleLike
     from esockd_core._options.arguments import OptionArguments
     from esockd_core._options.changes import OptionChange, OptionPlan
     from esockd_core._options.listener import ListenerOptions
@@ -50,21 +54,24 @@ class Rehearsing(Ruling):
                 raise InvalidOption("it takes rules or options to change", option="changes")
             changed = self._changed_by(changes)
             with wrong_is_invalid("rules", rules):
-                in_front = AccessList(rules)
                 behind = changed.access_list() if "access_rules" in changes else self._access
-                for rule in in_front.rules:
-                    if rule in behind:
-                        raise InvalidOption("the access rules have it already", option="rules", value=str(rule))
-            self._rehearsal = Rehearsal(
-                self._site,
-                self._admission,
-                self._access,
-                rules=in_front,
-                changes=dict(changes),
-                changed=changed,
-                duration=duration,
-            )
-            return report_of(self._rehearsal)
+                in_front = rules_in_front(rules, behind)
+            return report_of(self._begin_rehearsal(in_front, dict(changes), changed, duration))
+
+    def _begin_rehearsal(
+        self, in_front: AccessList, changes: Mapping[str, Any], changed: ListenerOptions, duration: float
+    ) -> Rehearsal:
+        """Begin to judge by changes that have been checked."""
+        self._rehearsal = Rehearsal(
+            self._site,
+            self._admission,
+            self._access,
+            rules=in_front,
+            changes=RehearsedChanges(in_front, changes, self.options, changed, self._access),
+            changed=changed,
+            duration=duration,
+        )
+        return self._rehearsal
 
     async def get_rehearsal(self) -> RehearsalReport | None:
         """The report of the last rehearsal."""
@@ -75,10 +82,11 @@ class Rehearsing(Ruling):
         """Make live what was rehearsed; see `ListenerControl`."""
         async with self._changing:
             rehearsal = self._found_rehearsal()
-            rehearsal.require_no_conflict()
-            plan = await self._change_options(self._changed_by(rehearsal.changes), reopen=False)
+            changes = rehearsal.changes
+            changes.require_no_conflict(self.options, self._access)
+            plan = await self._change_options(self._changed_by(changes.options), reopen=False)
             # Nothing else has run since they were found to be new.
-            for rule in reversed(rehearsal.rules):
+            for rule in reversed(changes.rules):
                 self._access.prepend(rule)
             return self._forget_rehearsal(rehearsal, "committed", plan.changes)
 
@@ -115,16 +123,14 @@ class Rehearsing(Ruling):
         if rehearsal is None or not rehearsal.is_running:
             return
         try:
-            changed = self._changed_by(rehearsal.changes)
+            changed = self._changed_by(rehearsal.changes.options)
         except InvalidOption as error:
             rehearsal.end("over", f"the options were changed, and it does not fit any more: {error}")
         else:
             rehearsal.shadow.follow(changed)
 
     def _changed_by(self, changes: Mapping[str, Any]) -> ListenerOptions:
-        new = self._checked(merge_options(self.options, changes))
-        check_rehearsed(changes, plan_options(self.options, new), new)
-        return new
+        return changed_options(self.options, changes, self._checked)
 
     @abstractmethod
     def _require_open(self) -> None: ...
@@ -145,8 +151,8 @@ def report_of(rehearsal: Rehearsal, changes: tuple[OptionChange, ...] | None = N
     """
     shadow = rehearsal.shadow
     return RehearsalReport(
-        rules=rehearsal.rules,
-        changes=rehearsal.differences if changes is None else changes,
+        rules=rehearsal.changes.rules,
+        changes=rehearsal.changes.differences if changes is None else changes,
         state=rehearsal.state,
         reason=rehearsal.reason,
         started_at=rehearsal.started_at,

@@ -63,6 +63,8 @@ class RehearsalReport(PlainValue):
             `when_limited` on "backlog".
         examples: The last clients of `newly_refused`, at most five of each kind, oldest first.
         top_sources: The sources with the most clients of `newly_refused`, at most ten, most frequent first.
+        begun_again: How many worker processes have begun it again, because they took the place of others. The counts
+            of those others are in it, up to a second before the end of one that was killed.
     """
 
     rules: tuple[str, ...]
@@ -79,6 +81,7 @@ class RehearsalReport(PlainValue):
     waiting: int
     examples: tuple[RehearsedRefusal, ...]
     top_sources: tuple[RehearsedSource, ...]
+    begun_again: int = 0
 
     @property
     def remaining(self) -> float:

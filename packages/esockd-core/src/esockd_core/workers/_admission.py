@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from esockd_core._admission.admission import Admission
 from esockd_core._admission.denial import FORBIDDEN, NO_TOKEN
 from esockd_core._platform.open_files import clamp_max_connections
-from esockd_core._stats.counters import Refused
+from esockd_core._stats.counters import Counters, Refused
 from esockd_core.workers._buckets import SharedBucket
 from esockd_core.workers._sources import SharedSources
 from esockd_ratelimit import source_key
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
+    from contextlib import AbstractContextManager
 
     from esockd_core._admission.denial import Denial
     from esockd_core._admission.overheard import Entering
     from esockd_core._admission.rules import Rules
     from esockd_core._connection.served import ServedConnection
     from esockd_core._options.listener import ListenerOptions, PeerName
-    from esockd_core._stats.counters import Counters
     from esockd_core._stats.log import ListenerLog
     from esockd_core.workers._memory import ListenerMemory
 
@@ -80,6 +80,15 @@ class SharedAdmission(Admission):
             self.limiter = None if options.max_conn_rate is None else SharedBucket(self._memory)
         has_rate = options.max_conn_rate_per_source is not None
         self.source_limiter = cast("Any", self._sources) if has_rate else None
+
+    def imagine(self, access: Rules, waiting: Entering) -> Admission:
+        """An admission with places and tokens in memory of its own, which the imagined ones of all workers share."""
+        imagined = SharedAdmission(
+            self.options, access, waiting, Counters(), self.log, memory=self._memory.imagined, slot=self._slot
+        )
+        imagined.loop_lag_s = self.loop_lag_s
+        imagined._memory.places[self._slot] = self._memory.places[self._slot] - self._has_place
+        return imagined
 
     # Room
 
@@ -178,6 +187,24 @@ class SharedAdmission(Admission):
         """Give back the place of an admitted connection that ended."""
         self._memory.places[self._slot] -= 1
         super().release(connection)
+
+    def held(self) -> AbstractContextManager[object]:
+        """Keep all workers from taking places and tokens for the duration of a block."""
+        return self._memory.lock
+
+    def seat(self, host: str) -> Hashable | None:
+        """Tell the source whose place `judge` has taken beside the client's own; None if it took none."""
+        return source_key(host) if self._counts_peers else None
+
+    def unseat(self) -> None:
+        """Give back a place."""
+        if self._memory.places[self._slot]:  # the parent may have begun another rehearsal, with none taken
+            self._memory.places[self._slot] -= 1
+
+    def let_go(self) -> None:
+        """Hold nothing any more."""
+        self._memory.places[self._slot] = 0
+        self._sources.forget(self._slot)
 
     def take_source(self, source: Hashable) -> None:
         """Take one of the places of a source; the caller holds the lock, or changes the options of this worker."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import anyio
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 ASK_S: Final = 1.0  # for a worker to answer; one that is busy longer is left out, or counts as it last told
 CHANGE_S: Final = 5.0  # for a worker to make a change
+
+
+Change: TypeAlias = "Callable[[ListenerControl], Awaitable[Any]]"
+"""A change that one worker makes."""
 
 
 class Crew(Protocol):
@@ -70,8 +74,12 @@ class Asking:
                     task_group.start_soon(ask, process, control)
         return [answers[generation] for generation in sorted(answers)]
 
-    async def _tell(self, change: Callable[[ListenerControl], Awaitable[Any]]) -> None:
+    async def _tell(self, change: Change, undo: Change | None) -> None:
         """Let every worker make a change, or none. Call it with the lock.
+
+        Args:
+            change: Makes it.
+            undo: Takes it back where it was made; None if only another process in its place can.
 
         Raises:
             EsockdError: If a worker refuses.
@@ -86,16 +94,29 @@ class Asking:
                     await change(control)
             except InstanceUnreachable:
                 continue  # it has ended, and the next one knows the change
-            except (EsockdError, TimeoutError) as error:
-                if process.was_retired:
+            except BaseException as error:
+                is_refusal = isinstance(error, EsockdError)
+                if process.was_retired and (is_refusal or isinstance(error, TimeoutError)):
                     continue  # it takes no clients any more
-                late = [process] if isinstance(error, TimeoutError) else []  # it may make the change yet
-                for each in (*changed, *late):
-                    self._crew.replace_soon(each)
-                if late:
+                if not is_refusal:
+                    self._crew.replace_soon(process)  # it may make the change yet
+                await self._take_back(undo, changed)
+                if isinstance(error, TimeoutError):
                     raise ControlError(f"{process} does not answer: nothing was changed", code="busy") from error
                 raise
             changed.append(process)
+
+    async def _take_back(self, undo: Change | None, changed: list[WorkerProcess]) -> None:
+        """Let workers take a change back. One that does not is replaced by a process that never heard of it."""
+        with anyio.CancelScope(shield=True):
+            for process in reversed(changed):
+                control, is_back = process.control(self._model.number), False
+                if undo is not None and control is not None:
+                    with anyio.move_on_after(CHANGE_S), suppress(EsockdError):
+                        await undo(control)
+                        is_back = True
+                if not is_back:
+                    self._crew.replace_soon(process)
 
     def _require_open(self) -> None:
         if self._model.state not in ("running", "suspended"):

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Unpack
+from typing import TYPE_CHECKING, Final, Literal, Unpack
 
 import anyio
 
-from esockd_core._errors import EsockdError, InvalidOption, RehearsalConflict
+from esockd_core._errors import EsockdError, InvalidOption
 from esockd_core._listening.drain import Ending
 from esockd_core._options.changes import merge_options, plan_options
 from esockd_core._remote.errors import InstanceUnreachable
-from esockd_core.control.interface import REHEARSAL_TIME, UNSET, Unset
-from esockd_core.workers._looking import Looking, wrong_is_invalid
+from esockd_core._remote.values import argument_to_json
+from esockd_core.control.interface import UNSET, Unset
+from esockd_core.workers._looking import wrong_is_invalid
+from esockd_core.workers._rehearsing import Rehearsing
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from esockd_cidr import RuleLike
@@ -24,19 +26,23 @@ if TYPE_CHECKING:
     from esockd_core._options.changes import OptionPlan
     from esockd_core._options.listener import ListenerOptions
     from esockd_core.control.interface import ListenerControl
-    from esockd_core.control.rehearsal import RehearsalReport
-    from esockd_core.workers._asking import Crew
+    from esockd_core.workers._asking import Change, Crew
     from esockd_core.workers._model import Model
     from esockd_core.workers._process import WorkerProcess
 
 FORCE_AFTER_S: Final = 4.0  # beyond the time that handlers have: who blocks its event loop for so long is killed
 
+ACCEPTING: Final[Mapping[str, Change]] = {
+    "running": lambda control: control.resume(),
+    "suspended": lambda control: control.suspend(),
+}
 
-class SharedControl(Looking):
+
+class SharedControl(Rehearsing):
     """Inspects and changes a listener that workers serve.
 
     A change reaches every worker or none. It is first checked here. If one worker refuses it all the same, those that
-    have made it are replaced by processes that never heard of it, and finish their connections.
+    have made it take it back. One that cannot is replaced by a process that never heard of it.
 
     Args:
         model: What is known of the listener.
@@ -70,9 +76,7 @@ class SharedControl(Looking):
     def _in_force(self) -> ListenerOptions:
         return replace(self._model.options, access_rules=self._model.access)
 
-    async def _change_options(
-        self, new: ListenerOptions, change: Callable[[ListenerControl], Awaitable[Any]], *, reopen: bool
-    ) -> OptionPlan:
+    async def _change_options(self, new: ListenerOptions, change: Change, *, reopen: bool) -> OptionPlan:
         self._require_open()
         model, old = self._model, self._in_force()
         new = model.checked(new)
@@ -84,15 +88,17 @@ class SharedControl(Looking):
             )
         await model.put_rates(new, old)
         try:
-            await self._tell(change)
+            await self._tell(change, _put_back(plan, old, model.rule_texts()))
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await model.put_rates(old, new)
             raise
         if "access_rules" in plan:
-            model.access.replace(new.access_list().rules)
+            rules = new.access_list()
+            model.access.replace(rules.rules, rules.default)
         model.options = new
         model.version += 1
+        self._rehearse_on()
         return plan
 
     async def set_tls(self) -> None:
@@ -102,7 +108,7 @@ class SharedControl(Looking):
             if self._model.options.tls is None:
                 raise InvalidOption(f"listener {self._model.name} speaks no TLS", option="tls")
             fresh = replace(self._model.options, tls=replace(self._model.options.tls))  # it reads the files
-            await self._tell(lambda control: control.set_tls())
+            await self._tell(lambda control: control.set_tls(), None)  # what they have read before is in no file
             self._model.options = fresh
             self._model.version += 1
 
@@ -114,7 +120,9 @@ class SharedControl(Looking):
             raise InvalidOption(reason, option="handler", value=given)
         async with self._crew.changing:
             self._require_open()
-            await self._tell(lambda control: control.set_handler(handler))
+            old = self._model.handler
+            undo = (lambda control: control.set_handler(old)) if self._model.arguments is None else None
+            await self._tell(lambda control: control.set_handler(handler), undo)
             self._model.handler, self._model.arguments = handler, None
             self._model.handler_path = handler
             self._model.version += 1
@@ -153,63 +161,31 @@ class SharedControl(Looking):
 
     async def replace_rules(self, *rules: RuleLike) -> None:
         """Exchange all rules at once."""
-        texts = [str(rule) for rule in rules]
         await self._change_rules(
-            lambda: self._model.access.replace(rules), lambda each: each.replace_rules(*texts), "rules", rules
+            lambda: self._model.access.replace(rules),
+            lambda each: each.replace_rules(*self._model.rule_texts()),
+            "rules",
+            rules,
         )
 
     async def _change_rules(
         self,
         here: Callable[[], object],
-        change: Callable[[ListenerControl], Awaitable[None]],
+        change: Change,
         option: str,
         value: object,
     ) -> None:
         async with self._crew.changing:
             self._require_open()
-            before = self._model.access.rules
+            before, texts = self._model.access.rules, self._model.rule_texts()
             with wrong_is_invalid(option, value):
                 here()
             try:
-                await self._tell(change)
+                await self._tell(change, lambda control: control.replace_rules(*texts))
             except BaseException:
                 self._model.access.replace(before)
                 raise
             self._model.version += 1
-
-    # Rehearsals
-
-    async def rehearse(
-        self, *rules: str, duration: float = REHEARSAL_TIME, **changes: Unpack[OptionArguments]
-    ) -> RehearsalReport:
-        """Refuse: the imagined listener of a rehearsal would have places and tokens in each worker.
-
-        Raises:
-            InvalidOption: Always.
-        """
-        del duration, changes
-        reason = "a listener that several workers serve rehearses nothing"
-        raise InvalidOption(reason, option="rules", value=rules, hint="Rehearse it with one process.")
-
-    async def get_rehearsal(self) -> RehearsalReport | None:
-        """None: there is never one."""
-        return None
-
-    async def commit_rehearsal(self) -> RehearsalReport:
-        """Refuse: there is none.
-
-        Raises:
-            RehearsalConflict: Always.
-        """
-        raise RehearsalConflict(f"listener {self._model.name} has no rehearsal")
-
-    async def cancel_rehearsal(self) -> RehearsalReport:
-        """Refuse: there is none.
-
-        Raises:
-            RehearsalConflict: Always.
-        """
-        return await self.commit_rehearsal()
 
     # Connections
 
@@ -226,19 +202,19 @@ class SharedControl(Looking):
 
     async def suspend(self) -> None:
         """Stop accepting, in every worker."""
-        async with self._crew.changing:
-            self._require_open()
-            await self._tell(lambda control: control.suspend())
-            self._model.state = "suspended"
-            self._model.version += 1
+        await self._accept("suspended")
 
     async def resume(self) -> None:
         """Accept again."""
+        await self._accept("running")
+
+    async def _accept(self, state: Literal["running", "suspended"]) -> None:
         async with self._crew.changing:
             self._require_open()
-            await self._tell(lambda control: control.resume())
-            self._model.state = "running"
-            self._model.version += 1
+            model = self._model
+            await self._tell(ACCEPTING[state], ACCEPTING[model.state])
+            model.state = state
+            model.version += 1
 
     async def reopen(self, address: object = None) -> None:
         """Refuse: the sockets of workers are open as long as the program runs, so that no queued client is lost.
@@ -256,6 +232,9 @@ class SharedControl(Looking):
         self._ending.ask(given, rate, again=model.state in ("draining", "closed"))
         if model.state == "closed":
             return
+        if model.rehearsal is not None and model.rehearsal.is_running:
+            model.rehearsal.end("over", "the listener was closed")
+            await self._look_at(model.rehearsal)
         self._begin_to_end()
         async with anyio.create_task_group() as task_group:
             live = self._crew.live()
@@ -307,3 +286,17 @@ class SharedControl(Looking):
     async def wait_closed(self) -> None:
         """Return when nothing is left of the listener."""
         await self._closed.wait()
+
+
+def _put_back(plan: OptionPlan, old: ListenerOptions, rules: tuple[str, ...]) -> Change | None:
+    """What puts options back in force; None if they cannot be sent to a worker."""
+    names = dict.fromkeys(change.name.partition(".")[0] for change in plan.changes)
+    before: dict[str, Any] = {name: getattr(old, name) for name in names}
+    if "access_rules" in before:
+        before["access_rules"] = rules
+    try:
+        for name, value in before.items():
+            argument_to_json(name, value)
+    except InvalidOption:
+        return None
+    return lambda control: control.set_options(**before)

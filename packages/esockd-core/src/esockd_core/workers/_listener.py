@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
+from esockd_cidr import AccessList
 from esockd_core._errors import ListenerClosed
 from esockd_core._listening.intake import Intake
 from esockd_core._listening.listener import Listener
@@ -38,6 +39,7 @@ class SharedListener(Listener):
         self._memory = memory.of_listener(order.number)
         self._slot = slot
         self._descriptors = order.descriptors
+        self._begins_with = order.rehearsal
         counters = SharedCounters(SlotCounters(self._memory, slot))
         super().__init__(order.name, order.address, handler, options, suspended=order.is_suspended, counters=counters)
 
@@ -58,6 +60,12 @@ class SharedListener(Listener):
     async def _adopt(self, address: Address, *_options: object) -> ListeningSockets:
         sockets = [socket.socket(fileno=descriptor) for descriptor in self._descriptors]  # closed with the listener
         return ListeningSockets(sockets, address.transport)
+
+    def _begin(self) -> None:
+        if (rehearsal := self._begins_with) is not None:
+            changed = self._changed_by(rehearsal.changes)
+            self._begin_rehearsal(AccessList(rehearsal.rules), rehearsal.changes, changed, rehearsal.duration)
+        super()._begin()
 
     async def reopen(self, address: object = None) -> None:
         """Refuse: the parent has opened the sockets."""

@@ -52,7 +52,7 @@ class Layout:
 
 
 class SharedMemory:
-    """The memory of a program with a number of listeners.
+    """The memory of a program with a number of listeners. Each has two parts: its own, and that of its rehearsals.
 
     Args:
         descriptor: Its file.
@@ -73,7 +73,7 @@ class SharedMemory:
         Raises:
             OSError: If the system lacks descriptors or space.
         """
-        memory = cls(make_shared_file(HEAD + listeners * Layout.size))
+        memory = cls(make_shared_file(HEAD + 2 * listeners * Layout.size))
         memory._map[HEAD - KEY : HEAD] = os.urandom(KEY)  # so that nobody can choose sources of one set
         return memory
 
@@ -95,6 +95,11 @@ class SharedMemory:
         """The memory of a listener, by its number from 0."""
         return ListenerMemory(self, self._map, number)
 
+    def imagined(self, live: ListenerMemory) -> ListenerMemory:
+        """The memory of the listener that a rehearsal imagines beside a live one."""
+        half = (len(self._map) - HEAD) // 2
+        return ListenerMemory(self, self._map, live.number, begin=half, lock=live.lock)
+
     def close(self) -> None:
         """Close the file. What is mapped stays until nobody uses it."""
         os.close(self.descriptor)
@@ -105,6 +110,7 @@ class ListenerMemory:
 
     Attributes:
         whole: The memory of the program.
+        number: The number of the listener.
         lock: Held while limits are judged.
         places: The places of `max_connections` that the process of each slot holds; only it writes its own.
         bytes: All bytes of this listener.
@@ -112,24 +118,42 @@ class ListenerMemory:
         start: Where they begin in the map.
     """
 
-    def __init__(self, whole: SharedMemory, mapped: mmap, number: int) -> None:
+    def __init__(
+        self, whole: SharedMemory, mapped: mmap, number: int, *, begin: int = 0, lock: SharedLock | None = None
+    ) -> None:
         self.whole = whole
         self.map = mapped
-        self.start = HEAD + number * Layout.size
+        self.number = number
+        self.start = HEAD + begin + number * Layout.size
         self.bytes = memoryview(mapped)[self.start : self.start + Layout.size]
-        self.lock = SharedLock(whole.descriptor, number)
+        self.lock = lock or SharedLock(whole.descriptor, number)
         self.places = self.words(Layout.places, SLOTS)
+
+    @property
+    def imagined(self) -> ListenerMemory:
+        """The memory of its rehearsals, with the same lock."""
+        return self.whole.imagined(self)
 
     def words(self, at: int, number: int) -> memoryview[int]:
         """A number of words from a place on."""
         return self.bytes[at : at + number * WORD].cast("q")
 
-    def wipe(self) -> None:
-        """Set everything to 0, as it is at first."""
-        self.bytes[: Layout.source_places] = bytes(Layout.source_places)
-        size = Layout.size - Layout.source_places
-        used = self.whole.slots_used * SOURCES * 4
-        self.bytes[Layout.source_places : Layout.source_places + min(used, size)] = bytes(min(used, size))
+    @property
+    def has_sources(self) -> bool:
+        """Whether any source was ever limited or counted."""
+        return bool(self.words(Layout.has_sources, 1)[0] or self.words(Layout.source_units + 3 * WIDE, 1)[0])
+
+    def begin_as(self, other: ListenerMemory) -> None:
+        """Take over the tokens of another one, and hold no place. The caller has the lock of both."""
+        begin, end = Layout.keys, Layout.source_places
+        if self.has_sources:  # or nothing was ever written there, and these pages take no memory
+            used = self.whole.slots_used * SOURCES * 4
+            self.bytes[begin:end] = bytes(end - begin)
+            self.bytes[end : end + used] = bytes(used)
+        if other.has_sources:
+            self.bytes[begin:end] = other.bytes[begin:end]
+        self.bytes[: Layout.counters] = other.bytes[: Layout.counters]
+        self.places[:] = memoryview(bytes(SLOTS * WORD)).cast("q")
 
     def taken(self) -> int:
         """The places that all processes hold."""

@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
 from esockd_core._address import parse_address
+from esockd_core._admission.rehearsed_changes import changed_options
 from esockd_core._connection.entrance import plan_entrance
 from esockd_core._errors import EsockdError, InvalidOption
 from esockd_core._options.applicable import require_applicable_kind
 from esockd_core._options.listener import DEFAULT_MAX_CONNECTIONS, ListenerOptions
-from esockd_core._options.special_kinds import ConnectionRate
 from esockd_core._platform.open_files import clamp_max_connections
 from esockd_core._platform.socket_queues import accept_queue
 from esockd_core._sockets.opening import require_applicable
 from esockd_core._sockets.shared import open_shared_sockets
 from esockd_core._stats.reasons import WORKER_LOST
 from esockd_core.control.values import ListenerStatus
-from esockd_core.workers._buckets import SharedBucket, Units
 from esockd_core.workers._counters import SlotCounters
+from esockd_core.workers._limits import Limits, units_of
 from esockd_core.workers._merging import NO_STATS, ended, merge_stats, with_counters
-from esockd_core.workers._orders import ListenerOrder
-from esockd_core.workers._sources import SharedSources
+from esockd_core.workers._orders import ListenerOrder, RehearsalOrder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from esockd_core._address import Address
     from esockd_core._sockets.shared import SharedSockets
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from esockd_core._stats.state import ListenerState
     from esockd_core.workers._memory import ListenerMemory
     from esockd_core.workers._process import WorkerProcess
+    from esockd_core.workers._shared_rehearsal import SharedRehearsal
 
 logger = logging.getLogger("esockd_core")
 
@@ -98,8 +99,9 @@ class Model:
         self.options = self.checked(given.options or ListenerOptions())
         self.access = self.options.access_list()
         self.sockets: SharedSockets | None = None
-        self._bucket = SharedBucket(memory)
-        self._sources = SharedSources(memory, None)
+        self.rehearsal: SharedRehearsal | None = None
+        self._limits = Limits(memory)
+        self._imagined = Limits(memory.imagined)
         self._ended: Stats = NO_STATS
 
     def checked(self, options: ListenerOptions) -> ListenerOptions:
@@ -115,7 +117,7 @@ class Model:
         require_applicable(self.address, options.tcp, options.unix, options.udp)
         require_applicable_kind(self.address, options)
         for name in ("max_conn_rate", "max_conn_rate_per_source"):
-            _units(options, name)
+            units_of(options, name)
         most, warning = clamp_max_connections(
             options.max_connections,
             explicit=options.max_connections != DEFAULT_MAX_CONNECTIONS,
@@ -149,15 +151,11 @@ class Model:
         """
         await self._take_lock()
         with self.memory.lock:
-            units = _units(new, "max_conn_rate")
-            if old is None or units != _units(old, "max_conn_rate"):
-                if units is None:
-                    self._bucket.fill()
-                else:
-                    self._bucket.configure(units)
-            units = _units(new, "max_conn_rate_per_source")
-            if old is None or units != _units(old, "max_conn_rate_per_source"):
-                self._sources.configure(units)
+            self._limits.put(new, old)
+            if old is not None and self.rehearsal is not None and self.rehearsal.is_running:
+                changes = self.rehearsal.changes.options
+                with suppress(InvalidOption):  # it does not fit any more, and is about to end
+                    self._imagined.put(self.changed(new, changes), self.changed(old, changes))
 
     async def _take_lock(self) -> None:
         for _ in range(LOCK_TRIES):
@@ -166,11 +164,15 @@ class Model:
             await anyio.sleep(LOCK_PAUSE_S)  # this process must not wait for one that may have stopped
         raise EsockdError(f"listener {self.name}: a worker has stopped while it judged a client; nothing was changed")
 
+    def rule_texts(self) -> tuple[str, ...]:
+        """The access rules as workers are told them: their default is always to allow."""
+        rules = tuple(str(rule) for rule in self.access.rules)
+        return rules if self.access.default == "allow" else (*rules, "deny all")
+
     def order(self, share: int) -> ListenerOrder:
         """What a worker is told of it."""
         if self.sockets is None:
             raise AssertionError("it is not open")
-        rules = tuple(str(rule) for rule in self.access.rules)
         return ListenerOrder(
             number=self.number,
             name=self.name,
@@ -178,9 +180,10 @@ class Model:
             handler=self.handler,
             arguments=self.arguments,
             options=replace(self.options, access_rules=()),
-            rules=rules if self.access.default == "allow" else (*rules, "deny all"),
+            rules=self.rule_texts(),
             descriptors=tuple(sock.fileno() for sock in self.sockets.shares[share]),
             is_suspended=self.state == "suspended",
+            rehearsal=self._rehearsal_order(),
         )
 
     def status(self) -> ListenerStatus:
@@ -194,6 +197,38 @@ class Model:
             opened_at=self.opened_at,
             handler=self.handler_path,
         )
+
+    # Rehearsals
+
+    def changed(self, options: ListenerOptions, changes: Mapping[str, Any]) -> ListenerOptions:
+        """Options with the changes of a rehearsal.
+
+        Raises:
+            InvalidOption: If they do not fit, or if one cannot be rehearsed.
+        """
+        return changed_options(options, changes, self.checked)
+
+    async def imagine(self, rehearsal: SharedRehearsal, changed: ListenerOptions) -> None:
+        """Let the listener that a rehearsal imagines begin with the tokens of this one.
+
+        Raises:
+            EsockdError: If a worker does not let go of the lock.
+        """
+        await self._take_lock()
+        with self.memory.lock:
+            memory = self.memory.imagined
+            memory.begin_as(self.memory)
+            self._imagined = Limits(memory)
+            self._imagined.put(changed, self.options)
+        self.rehearsal = rehearsal
+
+    def _rehearsal_order(self) -> RehearsalOrder | None:
+        rehearsal = self.rehearsal
+        if rehearsal is None or not rehearsal.is_running:
+            return None
+        changes = rehearsal.changes
+        left_s = rehearsal.duration - rehearsal.elapsed_s
+        return RehearsalOrder(rules=changes.rules, changes=changes.options, duration=left_s)
 
     # Numbers
 
@@ -226,10 +261,7 @@ class Model:
             known = with_counters(process.stats[self.number], slot)
             self._ended = merge_stats([self._ended, ended(known, WORKER_LOST)])
         slot.clear()
-        self.memory.places[process.slot] = 0
-        self._sources.forget(process.slot)
-
-
-def _units(options: ListenerOptions, name: str) -> Units | None:
-    given = getattr(options, name)
-    return None if given is None else Units.of(ConnectionRate().convert(given), name)
+        self._limits.forget(process.slot)
+        self._imagined.forget(process.slot)
+        if self.rehearsal is not None and (report := process.rehearsals.pop(self.number, None)) is not None:
+            self.rehearsal.keep(report)

@@ -16,6 +16,7 @@ from esockd_core._options.plain import GROUPS
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Mapping
 
     from esockd_core._address import Address
 
@@ -24,6 +25,21 @@ RETIRE: Final = signal.SIGUSR2
 
 LENGTH: Final = struct.Struct("=Q")
 LARGEST: Final = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RehearsalOrder:
+    """A rehearsal that the worker begins before it accepts.
+
+    Attributes:
+        rules: The rules in front of all others, as texts.
+        changes: The changes of options as they were given.
+        duration: The most seconds that it lasts.
+    """
+
+    rules: tuple[str, ...]
+    changes: Mapping[str, Any]
+    duration: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +56,7 @@ class ListenerOrder:
         rules: The access rules, as text.
         descriptors: The listening sockets.
         is_suspended: Whether it begins suspended.
+        rehearsal: The rehearsal that is running; None if there is none.
     """
 
     number: int
@@ -51,6 +68,7 @@ class ListenerOrder:
     rules: tuple[str, ...]
     descriptors: tuple[int, ...]
     is_suspended: bool
+    rehearsal: RehearsalOrder | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

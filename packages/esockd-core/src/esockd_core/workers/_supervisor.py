@@ -285,6 +285,9 @@ class Supervisor:
         except BaseException:
             self._note_end(process)
             raise
+        for model in models:
+            if model.number in process.rehearsals and model.rehearsal is not None:
+                model.rehearsal.begun_again += 1
         if self._task_group is not None:
             self._task_group.start_soon(self._watch, process)
         if self.closing.is_set():

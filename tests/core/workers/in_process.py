@@ -1,0 +1,124 @@
+"""Workers that run in the process of the test: their listeners, shared memory and control, without the processes."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from os import dup
+from typing import TYPE_CHECKING, Any, cast
+
+import anyio
+from tests.core.conftest import until
+from tests.core.workers.conftest import ECHO
+from tests.core.workers.programs import echo
+
+from esockd_core import ListenerOptions, RehearsalReport
+from esockd_core.workers import WorkerListener
+from esockd_core.workers._control import SharedControl
+from esockd_core.workers._listener import SharedListener
+from esockd_core.workers._memory import SharedMemory
+from esockd_core.workers._model import Model
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import AsyncIterator
+
+    from esockd_core import ListenerControl
+    from esockd_core.workers._process import WorkerProcess
+
+
+@dataclass(eq=False)
+class Worker:
+    """As much of a `WorkerProcess` as a control sees."""
+
+    generation: int
+    listener: SharedListener
+    state: str = "running"
+    was_retired: bool = False
+    rehearsals: dict[int, RehearsalReport | None] = field(default_factory=dict)
+    told: Any = None  # what is asked instead of the listener
+
+    def __str__(self) -> str:
+        return f"worker {self.generation}"
+
+    def control(self, _: int) -> ListenerControl:
+        """Its part of the listener."""
+        return cast("ListenerControl", self.told or self.listener)
+
+
+class Refusing:
+    """A worker that refuses some changes."""
+
+    def __init__(self, control: ListenerControl, error: Exception, *methods: str) -> None:
+        self._control, self._error, self._methods = control, error, methods
+
+    def __getattr__(self, name: str) -> Any:
+        return self._refuse if name in self._methods else getattr(self._control, name)
+
+    async def _refuse(self, *_: object, **__: object) -> None:
+        raise self._error
+
+
+class Crew:
+    """The workers of one listener, as its control sees them."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.workers: list[Worker] = []
+        self.replaced: list[Worker] = []
+        self.changing = anyio.Lock()
+        self.control = SharedControl(model, self)
+
+    def live(self) -> list[WorkerProcess]:
+        """All of them."""
+        return cast("list[WorkerProcess]", self.workers)
+
+    def replace_soon(self, process: WorkerProcess) -> None:
+        """Note that one is to be replaced."""
+        self.replaced.append(cast("Worker", process))
+
+    def listener_closed(self) -> None: ...
+
+    def listener_closes(self) -> None: ...
+
+    async def connect(self, worker: int, source: str = "127.0.0.1") -> socket.socket:
+        """A client that this worker has accepted."""
+        from tests.core.conftest import connect  # noqa: PLC0415
+
+        listener = self.workers[worker].listener
+        before = listener.stats()
+        sockets = self.model.sockets
+        assert sockets is not None
+        sockets.steer([worker])
+        client = connect(listener, source)
+        await until(lambda: listener.stats().accepted + listener.stats().refused > before.accepted + before.refused)
+        return client
+
+
+@asynccontextmanager
+async def workers_here(count: int = 2, **options: Any) -> AsyncIterator[Crew]:
+    """Serve one listener with some workers, for the duration of a block."""
+    memory = SharedMemory.create(1)
+    given = WorkerListener(
+        name="echo", address="127.0.0.1:0", handler=ECHO, options=ListenerOptions(shutdown_timeout=0.0, **options)
+    )
+    model = Model(given, 0, count, memory.of_listener(0))
+    await model.open()
+    model.state = "running"
+    crew = Crew(model)
+    try:
+        with anyio.fail_after(90):
+            async with anyio.create_task_group() as task_group:
+                for slot in range(count):
+                    memory.use_slot(slot)
+                    order = model.order(slot)
+                    order = replace(order, descriptors=tuple(map(dup, order.descriptors)))
+                    listener = SharedListener(
+                        order, echo, replace(order.options, access_rules=order.rules), memory, slot
+                    )
+                    crew.workers.append(Worker(slot, await task_group.start(listener.run)))
+                yield crew
+                task_group.cancel_scope.cancel()
+    finally:
+        model.close()
+        memory.close()

@@ -1,0 +1,131 @@
+"""A change over workers, in this process: one that a worker refuses is taken back where it was made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+from tests.core.conftest import until
+from tests.core.workers.in_process import Refusing, Worker, workers_here
+
+from esockd_cidr import AccessList
+from esockd_core import ControlError, InvalidOption
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from esockd_core import ListenerControl
+
+pytestmark = pytest.mark.anyio
+
+OTHER = "tests.core.workers.programs:other"
+CHANGES: dict[str, Callable[[ListenerControl], Awaitable[Any]]] = {
+    "set_options": lambda control: control.set_options(
+        max_connections=7, max_conn_rate="1/h", tcp={"nodelay": False}, access_rules=["deny 192.0.2.1"]
+    ),
+    "reset_options": lambda control: control.reset_options(idle_timeout=60.0),
+    "allow": lambda control: control.allow("192.0.2.1"),
+    "deny": lambda control: control.deny("192.0.2.1"),
+    "insert_rule": lambda control: control.insert_rule(1, "deny 192.0.2.1"),
+    "remove_rule": lambda control: control.remove_rule("deny 10.0.0.0/8"),
+    "replace_rules": lambda control: control.replace_rules("deny 192.0.2.1"),
+    "set_handler": lambda control: control.set_handler(OTHER),
+    "suspend": lambda control: control.suspend(),
+}
+
+
+async def state_of(worker: Worker) -> tuple[object, ...]:
+    """All that a change may change."""
+    listener = worker.listener
+    status = await listener.get_status()
+    return await listener.get_options(), await listener.get_access_rules(), status.handler, status.state
+
+
+def refuse(worker: Worker, *methods: str) -> None:
+    worker.told = Refusing(worker.listener, InvalidOption("not here", option="x"), *methods)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_change_that_one_worker_refuses_is_taken_back_in_the_others(change: str) -> None:
+    rules = AccessList(["deny 10.0.0.0/8"], default="deny")
+    async with workers_here(3, access_rules=rules, max_connections=9, max_conn_rate="1/h burst 3") as crew:
+        before = [await state_of(worker) for worker in crew.workers]
+        shown = await crew.control.get_options(), await crew.control.get_status()
+        refuse(crew.workers[2], change)
+        with pytest.raises(InvalidOption, match="not here"):
+            await CHANGES[change](crew.control)
+        assert [await state_of(worker) for worker in crew.workers] == before
+        assert (await crew.control.get_options(), await crew.control.get_status()) == shown
+        assert crew.replaced == []
+
+        crew.workers[2].told = None
+        await CHANGES[change](crew.control)
+        for worker in crew.workers:
+            assert await state_of(worker) != before[0]
+
+
+async def test_suspending_what_is_suspended_leaves_it_so_when_a_worker_refuses() -> None:
+    async with workers_here() as crew:
+        await crew.control.suspend()
+        refuse(crew.workers[1], "suspend")
+        with pytest.raises(InvalidOption):
+            await crew.control.suspend()
+        assert [worker.listener.state for worker in crew.workers] == ["suspended", "suspended"]
+
+
+async def test_a_worker_that_cannot_take_a_change_back_is_replaced() -> None:
+    async with workers_here() as crew:
+        refuse(crew.workers[0], "replace_rules")
+        refuse(crew.workers[1], "deny")
+        with pytest.raises(InvalidOption):
+            await crew.control.deny("192.0.2.1")
+        assert crew.replaced == [crew.workers[0]]
+        assert (await crew.control.get_access_rules()).rules == ()
+
+
+class Deaf:
+    """A worker that answers nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        async def never(*_: object, **__: object) -> None:
+            await anyio.sleep_forever()
+
+        return never
+
+
+async def test_a_change_that_a_worker_does_not_answer_is_taken_back_and_the_worker_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with workers_here() as crew:
+        before = await state_of(crew.workers[0])
+        crew.workers[1].told = Deaf()
+        with monkeypatch.context() as patch:
+            patch.setattr("esockd_core.workers._asking.CHANGE_S", 0.5)
+            with pytest.raises(ControlError, match="worker 1 does not answer: nothing was changed"):
+                await crew.control.set_options(max_connections=7)
+        assert crew.replaced == [crew.workers[1]]
+        assert await state_of(crew.workers[0]) == before
+
+
+async def test_a_change_that_is_cancelled_on_its_way_is_taken_back() -> None:
+    async with workers_here() as crew:
+        before = await state_of(crew.workers[0])
+        crew.workers[1].told = Deaf()
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(crew.control.deny, "192.0.2.1")
+            await until(lambda: len(crew.workers[0].listener.access_rules) == 1)
+            task_group.cancel_scope.cancel()
+        assert await state_of(crew.workers[0]) == before
+        assert crew.replaced == [crew.workers[1]]
+        assert (await crew.control.get_access_rules()).rules == ()
+
+
+async def test_the_default_of_access_rules_holds_in_every_worker_whatever_replaces_them() -> None:
+    async with workers_here() as crew:
+        await crew.control.set_options(access_rules=AccessList(["allow 127.0.0.1"], default="deny"))
+        await crew.control.replace_rules("allow 127.0.0.2")
+        assert (await crew.control.get_access_rules()).default == "deny"
+        for worker in crew.workers:
+            assert not (await worker.listener.explain("127.0.0.1")).is_admitted
+            assert (await worker.listener.explain("127.0.0.2")).is_admitted
