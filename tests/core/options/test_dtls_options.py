@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 import sys
 from typing import TYPE_CHECKING, Any
@@ -124,6 +125,9 @@ def test_a_file_of_keys_has_to_be_there_and_to_be_text(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     with pytest.raises(InvalidOption, match="it is not text in UTF-8"):
         key_finder("dtls.psk", tmp_path / "binary")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InvalidOption, match="it is no regular file"):
+        key_finder("dtls.psk", tmp_path / "pipe")
 
 
 @pytest.mark.parametrize("keys", [7, ["a"], {"a": "text"}, {"": b"k"}, {"a\0b": b"k"}, {7: b"k"}, {"a": b""}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -21,13 +22,14 @@ AUTHORITY = trustme.CA()
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """A directory with cert.pem and its key.pem, other.pem (another key), ca.pem and junk.pem."""
+    """A directory with cert.pem and its key.pem, other.pem (another key), ca.pem, junk.pem and a pipe."""
     issued = AUTHORITY.issue_cert("localhost")
     issued.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
     issued.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
     AUTHORITY.issue_cert("localhost").private_key_pem.write_to_path(str(tmp_path / "other.pem"))
     AUTHORITY.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     (tmp_path / "junk.pem").write_text("no certificate\n")
+    os.mkfifo(tmp_path / "pipe")
     return tmp_path
 
 
@@ -41,6 +43,9 @@ def test_a_certificate_and_its_key_may_be_two_files(files: Path) -> None:
     [
         ({"certfile": "missing.pem"}, r"tls\.certfile is '.*missing\.pem': it does not exist"),
         ({"certfile": "."}, "is a directory"),
+        ({"certfile": "pipe"}, r"tls\.certfile is '.*pipe': it is a pipe or a device, not a PEM file"),
+        ({"keyfile": "pipe"}, r"tls\.keyfile is '.*pipe': it is a pipe or a device"),
+        ({"client_ca": "pipe"}, r"tls\.client_ca is '.*pipe': it is a pipe or a device"),
         (
             {"certfile": "junk.pem", "keyfile": None},
             r"tls\.certfile is '.*junk\.pem': it holds no certificate in PEM form",

@@ -33,6 +33,8 @@ def key_finder(option: str, source: PskSource) -> FindKey:
 
 def _read_file(option: str, path: Path) -> dict[str, bytes]:
     """Read lines of identity, colon and key in hexadecimal, as Mosquitto and stunnel do."""
+    if path.exists() and not path.is_file():  # as for certificates
+        raise InvalidOption("it is no regular file", option=option, value=str(path))
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:

@@ -217,8 +217,9 @@ class File(Kind):
             if not Path(value).exists():
                 reason = f"it does not exist (looked from {Path.cwd()})"
                 raise InvalidOption(reason, option=option, value=str(value))
-            if Path(value).is_dir():
-                raise InvalidOption("it is a directory, not a PEM file", option=option, value=str(value))
+            if not Path(value).is_file():  # a pipe would be waited for, and is empty when the file is read again
+                what = "a directory" if Path(value).is_dir() else "a pipe or a device"
+                raise InvalidOption(f"it is {what}, not a PEM file", option=option, value=str(value))
 
 
 class Keys(Kind):
