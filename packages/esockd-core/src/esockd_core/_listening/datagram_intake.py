@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
-    from esockd_core._address import Address
     from esockd_core._admission.gate import Gate
     from esockd_core._listening.acceptors import Acceptors
     from esockd_core._loops.carrier import Carrier
@@ -52,27 +51,17 @@ class DatagramIntake(Intake):
         super()._use(sockets, acceptors)
         if self._datagrams is not None:
             self._datagrams.use_sockets(sockets.sockets)
+            self._read()
 
     def _look_at_sockets(self) -> None:
         """Nothing of them is inherited by connections."""
 
-    async def replace(self, place: Address, fresh: ListeningSockets | None) -> None:
-        """Take the datagrams that wait at the old sockets, close these, and use new ones.
+    async def _vacate(self) -> None:
+        """Take the datagrams that wait at the sockets, and close these.
 
         Datagrams that come between the close of one socket and the opening of the next one are lost.
-
-        Args:
-            place: The address of the new sockets.
-            fresh: The new sockets, if they could be opened before the old ones are closed.
-
-        Raises:
-            AddressInUse: If somebody else listens there. Nothing listens now.
-            CannotBind: If the address cannot be opened, with the same consequences.
         """
-        acceptors = None
         try:
-            if fresh is not None:
-                acceptors = self.make_acceptors(fresh)
             await super().stop()
             self._is_reading = False
             if self._sockets is not None and self._datagrams is not None:
@@ -80,15 +69,9 @@ class DatagramIntake(Intake):
                     await self._datagrams.serve_queued(self._sockets.sockets[0], 0)
                 await self._datagrams.leave_sockets()
         except BaseException:
-            if acceptors is not None:
-                acceptors.close()
-            if fresh is not None:
-                fresh.close()
             self._read()
             raise
         self.close()
-        self._use(fresh or await self.open_sockets(place), acceptors)
-        self._read()
 
     def _set_on(self, sock: socket.socket, new: ListenerOptions, old: ListenerOptions) -> None:  # noqa: ARG002
         new.udp.apply(sock)

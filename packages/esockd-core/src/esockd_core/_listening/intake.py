@@ -188,9 +188,13 @@ class Intake:
                 stack.callback(fresh.close)
                 acceptors = self.make_acceptors(fresh)
                 stack.callback(acceptors.close)
-            await self.finish()
+            await self._vacate()
             stack.pop_all()
         self._use(fresh or await self.open_sockets(place), acceptors)
+
+    async def _vacate(self) -> None:
+        """Serve the clients queued at the sockets and close these, because others take their place."""
+        await self.finish()
 
     def set_socket_options(self, old: ListenerOptions) -> None:
         """Set the options in force on the open sockets.
