@@ -12,15 +12,17 @@ import anyio
 import pytest
 from tests.core.conftest import EventCount, reasons, settle, until
 from tests.core.datagrams.udp import Client, Echo, assert_all_accounted_for, drops
+from tests.core.dtls.peers import Peer
 from tests.core.forwarding.peers import forwarding, open_files
 from tests.ports import steady_port
 
-from esockd_core import DatagramConnection, InvalidOption, Listener, open_listener
+from esockd_core import DatagramConnection, DtlsOptions, InvalidOption, Listener, open_listener
 from esockd_core.handlers import ForwardHandler, echo
 from esockd_proxyproto import Transport, decode_datagram
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.anyio
 
@@ -244,6 +246,54 @@ async def test_an_answer_that_the_client_cannot_have_is_counted() -> None:
                 service.sendto(b"short", peer)
                 assert await client.receive() == b"short"
         assert listener.stats().datagrams_unsent == {"EMSGSIZE": 1}
+
+
+async def test_clients_of_dtls_are_forwarded_as_plain_datagrams(certificates: Path) -> None:
+    dtls = DtlsOptions(certfile=certificates / "localhost.pem")
+    async with (
+        open_listener("service", ADDRESS, Echo()) as service,
+        gateway(service, "dtls://127.0.0.1:0", dtls=dtls) as listener,
+    ):
+        with Peer(listener) as one, Peer(listener) as other:
+            await one.shake()
+            await other.shake()
+            for size in (1, 1_472, 16_384):
+                assert await one.ask(b"1" * size) == b"1" * size
+                assert await other.ask(b"2" * size) == b"2" * size
+            assert [connection.bytes_in for connection in service.connections] == [17_857] * 2
+            assert [connection.peername for connection in listener.connections] == [one.name, other.name]
+            assert listener.stats().datagrams_delivered == 6
+        assert_all_accounted_for(listener.stats())
+        assert listener.stats().datagrams_unsent == {}
+
+
+async def test_answers_that_no_record_of_dtls_holds_are_counted(certificates: Path) -> None:
+    dtls = DtlsOptions(certfile=certificates / "localhost.pem")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as service:
+        service.bind(("127.0.0.1", 0))
+        service.setblocking(False)
+        async with forwarding(ForwardHandler(service.getsockname()), "dtls://127.0.0.1:0", dtls=dtls) as listener:
+            with Peer(listener) as client:
+                (await client.shake()).send(b"question")
+                await anyio.wait_readable(service)
+                question, peer = service.recvfrom(100)
+                assert question == b"question"
+                for answer in (bytes(16_385), b"", b"short"):
+                    service.sendto(answer, peer)
+                assert await client.receive() == b"short"
+                assert listener.stats().datagrams_unsent == {"EMSGSIZE": 2}
+                assert len(listener.connections) == 1
+
+
+async def test_a_client_of_dtls_is_told_that_its_upstream_is_closed(certificates: Path) -> None:
+    dtls = DtlsOptions(certfile=certificates / "localhost.pem")
+    async with forwarding(ForwardHandler(steady_port()), "dtls://127.0.0.1:0", dtls=dtls) as listener:
+        with Peer(listener) as client:
+            (await client.shake()).send(b"nobody hears this")
+            await client.wait_closed()
+            assert await reasons(listener) == {"upstream_failed": 1}
+            assert listener.stats().datagrams_unsent == {"ECONNREFUSED": 1}
+        assert_all_accounted_for(listener.stats())
 
 
 async def test_a_listener_is_not_forwarded_to_itself() -> None:

@@ -222,7 +222,7 @@ class DatagramRelay(Driver["DatagramBase"]):
             with suppress(WouldBlock, ClosedResourceError, BrokenResourceError):  # counted, or told to `lost`
                 try:
                     client.send_nowait(bytes(buffer[:size]))
-                except BadValueError:  # one that is too long for the client
+                except BadValueError:  # one that is too long for the client, or empty and for a client of DTLS
                     client.site.counters.count_unsent(OSError(errno.EMSGSIZE, ""))
             if client.draining:
                 client.close_nowait(SHUTDOWN)
