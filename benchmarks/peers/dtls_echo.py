@@ -1,14 +1,16 @@
-"""Echo over DTLS, by ours or by trio's DTLSEndpoint. Prints its port."""
+"""Echo over DTLS, by ours or by trio's DTLSEndpoint. Prints its port; ours prints what it has counted when asked."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 
 import anyio
 import trio
 from OpenSSL import SSL
 
-from esockd_core import CallbackHandler, DatagramConnection, DtlsOptions, open_listener
+from esockd_core import CallbackHandler, DatagramConnection, Dropped, DtlsOptions, open_listener
 
 HOST = "127.0.0.1"
 
@@ -38,6 +40,10 @@ async def serve_esockd(options: argparse.Namespace) -> None:
         idle_timeout=600,
     ) as listener:
         print(listener.port, flush=True)
+        while await anyio.to_thread.run_sync(sys.stdin.readline):
+            stats = listener.stats()
+            overflow = stats.datagrams_dropped.get(Dropped.KERNEL_OVERFLOW, 0)
+            print(json.dumps({"answered": stats.datagrams_answered, "overflow": overflow}), flush=True)
         await anyio.sleep_forever()
 
 
