@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+from itertools import pairwise
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from tests.core.datagrams.udp import Client
 
@@ -101,6 +103,36 @@ async def test_one_that_is_too_long_is_an_error_and_those_before_it_are_sent() -
         with Client(listener) as client:
             client.send(b"x")
             assert [await client.receive() for _ in range(3)] == [b"a", b"b", b"end"]
+
+
+@pytest.mark.parametrize("has_trains", [True, False], ids=["trains", "no trains"])
+async def test_other_tasks_have_their_turn_while_very_many_are_sent(
+    has_trains: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has_trains:
+        monkeypatch.setattr(ports, "takes_trains", lambda _: False)
+    sent_before: list[int] = []  # each turn
+    done = anyio.Event()
+
+    async def send_very_many(connection: DatagramConnection) -> None:
+        async def take_turns() -> None:
+            while True:
+                sent_before.append(connection.datagrams_out)
+                await anyio.lowlevel.checkpoint()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(take_turns)
+            await anyio.lowlevel.checkpoint()
+            await connection.send_many(b"x" for _ in range(1_000))
+            tasks.cancel_scope.cancel()
+        assert connection.datagrams_out == 1_000
+        done.set()
+
+    async with open_listener("udp", "udp://127.0.0.1:0", send_very_many) as listener:
+        with Client(listener) as client, anyio.fail_after(60):
+            client.send(b"go")
+            await done.wait()
+    assert max(after - before for before, after in pairwise([*sent_before, 1_000])) <= 128
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ class DatagramConnection(Connection, anyio.abc.ObjectStream[bytes]):
         """Send several datagrams, as `send` does with each.
 
         Where the kernel can, those of equal size go to it in one call: at most 64, of which the last may be shorter
-        (UDP GSO). That takes a small part of the time. Datagrams of a DTLS listener go one by one.
+        (UDP GSO). That takes a small part of the time. Other tasks have their turn after each 64 datagrams.
 
         Raises:
             DatagramTooLong: If one has more bytes than a datagram to the peer may have. Those before it are sent.

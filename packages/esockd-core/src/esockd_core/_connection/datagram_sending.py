@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from anyio import WouldBlock
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from esockd_core._tls.facts import TlsInfo
 
 FULL: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK})
+SEALING_BYTES: Final = 128  # more than any cipher of DTLS 1.2 adds to a datagram; AES-GCM adds 37
 
 
 class DatagramLayer(Protocol):
@@ -33,8 +35,11 @@ class DatagramLayer(Protocol):
     def received(self, connection: Any, datagram: bytes) -> None:
         """The peer sent a datagram. What is in it for the handler goes to `connection.deliver`."""
 
-    def send(self, connection: Any, data: bytes) -> bool:
-        """The handler sends a datagram. Give what goes to the wire to `connection.transmit`, and return its answer."""
+    def seal(self, connection: Any, data: bytes) -> bytes:
+        """The datagram that goes to the wire for one that the handler sends.
+
+        Those of equal size become equal in size, and a shorter one does not become longer than they are.
+        """
         ...
 
     def close(self, connection: Any) -> None:
@@ -70,14 +75,12 @@ class DatagramSending(DatagramReceiving):
         """Send a datagram; return False if there is no room for it now."""
         if self._closing:
             raise self._closed_error()
-        if self.layer is None:
-            try:
-                self.port.sendto(data, self.address)
-            except OSError as error:
-                if not self._was_taken(data, error):
-                    return False
-        elif not self.layer.send(self, data):
-            return False
+        sealed = data if self.layer is None else self.layer.seal(self, data)
+        try:
+            self.port.sendto(sealed, self.address)
+        except OSError as error:
+            if not self._was_taken(sealed, error):
+                return False
         self.bytes_out += len(data)
         self.datagrams_out += 1
         return True
@@ -108,36 +111,41 @@ class DatagramSending(DatagramReceiving):
         return True
 
     async def send_many(self, items: Iterable[bytes]) -> None:
-        left = [as_bytes(item) for item in items]
+        batches = _batches_of(items)
+        left = next(batches, ())
         while True:
             if self._unyielded >= YIELD_EVERY or self._may_be_cancelled():
                 await self._checkpoint()
-            else:
-                self._unyielded += 1
-            left = left[self._write_many(left) :]
-            if not left:
+            sent = self._write_batch(left)
+            self._unyielded += sent or 1
+            if sent < len(left):
+                left = left[sent:]
+                await self.port.wait_writable()
+                self._unyielded = 0
+            elif not (left := next(batches, ())):
                 return
-            await self.port.wait_writable()
-            self._unyielded = 0
 
     def send_many_nowait(self, items: Iterable[bytes]) -> int:
         datagrams = [as_bytes(item) for item in items]
-        sent = self._write_many(datagrams)
-        if sent < len(datagrams):
-            error = BlockingIOError(errno.EAGAIN, "the send buffer is full")
-            self._site.counters.count_unsent(error, len(datagrams) - sent)
+        sent = 0
+        for batch in _batches_of(datagrams):
+            taken = self._write_batch(batch)
+            sent += taken
+            if taken < len(batch):
+                error = BlockingIOError(errno.EAGAIN, "the send buffer is full")
+                self._site.counters.count_unsent(error, len(datagrams) - sent)
+                break
         return sent
 
-    def _write_many(self, datagrams: Sequence[bytes]) -> int:
-        """Send datagrams, and return how many there was room for."""
+    def _write_batch(self, datagrams: Sequence[bytes]) -> int:
+        """Send a batch of datagrams, and return how many there was room for."""
         if self._closing:
             raise self._closed_error()
         sent = 0
-        may_train = self.layer is None and self.port.takes_trains
-        for train in trains(datagrams) if may_train else ((each,) for each in datagrams):
+        for train in self._trains_of(datagrams):
             if len(train) > 1:
                 try:
-                    self.port.send_train(train, self.address)
+                    self.port.send_train(self._sealed(train), self.address)
                 except OSError as error:
                     if error.errno in FULL:
                         return sent
@@ -153,16 +161,36 @@ class DatagramSending(DatagramReceiving):
                 sent += 1
         return sent
 
+    def _trains_of(self, datagrams: Sequence[bytes]) -> Iterable[Sequence[bytes]]:
+        if not self.port.takes_trains:
+            return ((each,) for each in datagrams)
+        return trains(datagrams, 0 if self.layer is None else SEALING_BYTES)
 
-def trains(datagrams: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    def _sealed(self, datagrams: Sequence[bytes]) -> Sequence[bytes]:
+        layer = self.layer
+        return datagrams if layer is None else [layer.seal(self, each) for each in datagrams]
+
+
+def _batches_of(items: Iterable[bytes]) -> Iterator[Sequence[bytes]]:
+    """Split what a program sends into what is sent in one turn of the event loop, and sealed in vain at most."""
+    unsent = iter(items)
+    while batch := [as_bytes(item) for item in islice(unsent, MAX_SEGMENTS)]:
+        yield batch
+
+
+def trains(datagrams: Sequence[bytes], added_bytes: int = 0) -> Iterator[Sequence[bytes]]:
     """Split datagrams into those that the kernel takes in one call, in their order.
 
     Each but the last of a train has the same size, and the last is not longer and not empty (udp(7), UDP_SEGMENT).
+
+    Args:
+        datagrams: The datagrams.
+        added_bytes: What may be added to each before it is sent.
     """
     begin = 0
     while begin < len(datagrams):
         size = len(datagrams[begin])
-        most = min(MAX_SEGMENTS, MAX_TRAIN_BYTES // size) if size else 1
+        most = min(MAX_SEGMENTS, MAX_TRAIN_BYTES // (size + added_bytes)) if size else 1
         end = begin + 1
         while end < len(datagrams) and end - begin < most and 0 < len(datagrams[end]) <= size:
             end += 1

@@ -226,8 +226,8 @@ class DtlsLayer:
         """The seconds until `retransmit` is due; None for never."""
         return None if self._session is None else self._session.timeout()
 
-    def send(self, connection: DatagramBase, data: bytes) -> bool:
-        """The handler sends a datagram. Return whether the kernel had room for it.
+    def seal(self, connection: DatagramBase, data: bytes) -> bytes:
+        """The record for a datagram that the handler sends. How much is added to it depends on the cipher only.
 
         Raises:
             DatagramTooLong: If it does not fit into a record.
@@ -245,7 +245,7 @@ class DtlsLayer:
             why = "" if session is None else session.why_failed()
             connection.fail(ConnectionResetError(f"DTLS: {why}"))
             raise BrokenResourceError(f"DTLS: {why}")
-        return connection.transmit(record)
+        return record
 
     def close(self, connection: DatagramBase) -> None:
         """Tell the peer that this side closes in order (RFC 5246 section 7.2.1)."""
