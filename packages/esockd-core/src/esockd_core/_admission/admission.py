@@ -203,6 +203,12 @@ class Admission:
         host = host_of(peer)
         return self._peer_access.allows(host) or self._refuse(peer, Refused.FORBIDDEN, self.why_forbidden(host))
 
+    def permits_source(self, source: PeerName) -> bool:
+        """The same for the client that a PROXY header names."""
+        host = host_of(source)
+        is_allowed = not self.judges_source or self.access.allows(host)
+        return is_allowed or self._refuse(source, Refused.FORBIDDEN, self.why(host))
+
     def allows_peer(self, host: str) -> bool:
         """Whether the rules let a socket's peer in."""
         return self._peer_access.allows(host)

@@ -197,6 +197,10 @@ class Shadow:
         """Whether the rules in force let a datagram peer in that has not arrived yet."""
         return self._live.permits(peer)
 
+    def permits_source(self, source: PeerName) -> bool:
+        """The same for the client that a PROXY header names."""
+        return self._live.permits_source(source)
+
     def admit_source(self, connection: ServedConnection) -> None:
         """Judge the client that a PROXY header names; what the live admission says counts.
 

@@ -194,10 +194,10 @@ class DtlsLayer:
         """Begin the session, or begin anew if the peer does and proves that it is the peer."""
         doorkeeper, site = self._entrance.doorkeeper, connection.site
         hello = read_hello(datagram)
-        baked_at = None if hello is None else doorkeeper.baked_at(hello, connection.socket_peername)
+        baked_at = None if hello is None else doorkeeper.baked_at(hello, connection.peername)
         if hello is None or baked_at is None:
             site.counters.datagrams_answered += 1
-            if answer := doorkeeper.answer(datagram, connection.socket_peername):
+            if answer := doorkeeper.answer(datagram, connection.peername):
                 self._transmit(connection, [answer])
         elif self._session is None:
             self._baked_at = baked_at

@@ -219,10 +219,15 @@ class DatagramPort(SharedSocket):
             site.counters.count_dropped(Dropped.TOO_LONG)
         elif connection is not None:
             connection.received(payload)
-        elif not site.takes_new_peers:
-            site.counters.count_dropped(Dropped.SUSPENDED)
         else:
-            self._arrive(payload, address, behind, client)
+            self._take_new_client(payload, address, behind, client)
+
+    def _take_new_client(self, payload: bytes, address: Any, key: Hashable, client: ProxiedClient) -> None:
+        """Take a datagram of a new client behind a proxy."""
+        if not self._site.takes_new_peers:
+            self._site.counters.count_dropped(Dropped.SUSPENDED)
+        elif not self._is_answered(payload, address, key, client):
+            self._arrive(payload, address, key, client)
 
     def _take_of_session(self, datagram: bytes, address: Any, key: Hashable) -> None:
         """Take a datagram that may carry the id of a session at another address."""
@@ -290,15 +295,17 @@ class DatagramPort(SharedSocket):
             return True
         return False
 
-    def _is_answered(self, datagram: bytes, address: Any, key: Hashable) -> bool:
+    def _is_answered(self, datagram: bytes, address: Any, key: Hashable, client: ProxiedClient | None = None) -> bool:
         """Answer what needs no connection."""
         site = self._site
         check, doorkeeper = site.options.udp.health_check, site.doorkeeper
         reply = check[1] if check is not None and datagram == check[0] else None
         if reply is None and doorkeeper is None:
             return False
-        peer = name_of(address)
-        if not site.judge.permits(peer):
+        source = None if client is None else client.source
+        peer = name_of(address) if source is None else source
+        is_permitted = site.judge.permits(peer) if client is None else site.judge.permits_source(peer)
+        if not is_permitted:
             site.counters.count_dropped(Dropped.FORBIDDEN)
             return True
         answer = doorkeeper.answer(datagram, peer) if reply is None and doorkeeper is not None else reply
@@ -348,7 +355,11 @@ class DatagramPort(SharedSocket):
     def start_anew(self, connection: DatagramBase, datagram: bytes) -> None:
         """End a connection, because its peer has started again with this datagram, and let that arrive."""
         connection.abort(REPLACED)
-        self._take_other(datagram, connection.peer_address, connection.key)
+        client = connection.client
+        if client is None:
+            self._take_other(datagram, connection.peer_address, connection.key)
+        else:
+            self._take_new_client(datagram, connection.peer_address, connection.key, client)
 
     def adopt(self, other: DatagramPort) -> None:
         """Take over the peers of a port whose socket is gone."""

@@ -1,7 +1,8 @@
 """PROXY headers of datagrams: each carries its own, because each may come alone (PP 2).
 
 dnsdist, PowerDNS and BIND 9 send and read them so. One socket of a proxy speaks for many clients: a peer is known by
-the proxy's address together with the source in the header. Replies go to the proxy, without a header.
+the proxy's address together with the source in the header. Replies go to the proxy, without a header. In front of DTLS
+it is the same: the header stands before the records, and is not encrypted.
 """
 
 from __future__ import annotations

@@ -41,6 +41,10 @@ class Judge(Protocol):
         """Whether the access rules let a peer in. Count the refusal if not; it takes no place and no token."""
         ...
 
+    def permits_source(self, source: PeerName) -> bool:
+        """The same for the client that a PROXY header names."""
+        ...
+
     def admits(self, connection: ServedConnection) -> bool:
         """Judge a connection's peer. Take a place and count it, or count the refusal."""
         ...

@@ -44,9 +44,6 @@ def require_applicable_kind(address: Address, options: ListenerOptions) -> None:
 
 def _check_proxy(address: Address, options: ListenerOptions, proxy: ProxyOptions) -> None:
     """Refuse what does not go together with the PROXY headers of datagrams."""
-    if address.transport == "dtls":
-        reason = "this version reads PROXY headers in front of plain datagrams and streams only"
-        raise InvalidOption(reason, option="proxy_protocol", value=str(proxy.policy))
     if proxy.policy is not Policy.REQUIRE:
         reason = f"each datagram on {address} needs a header: a payload may look like one"
         raise InvalidOption(reason, option="proxy_protocol.policy", value=str(proxy.policy))
