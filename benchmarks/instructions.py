@@ -24,14 +24,15 @@ from harness.tables import markdown
 HERE = Path(__file__).resolve().parent.parent
 CASES = [f"{loop}, {style}" for loop in ("uvloop", "asyncio", "trio") for style in ("coroutine", "callback")]
 REHEARSED = {"off": "none", "passes": "pass", "sources": "sources", "refused": "refuse"}
-OPERATIONS = {"echo": 4_000, "connect": 800, "refuse": 800}
+OPERATIONS = {"echo": 4_000, "datagrams": 4_000, "connect": 800, "refuse": 800}
 
 
-def server(checkout: Path, case: str, *options: str) -> list[str]:
+def server(checkout: Path, case: str, *options: str, is_datagrams: bool = False) -> list[str]:
     """The command of the echo server of a checkout."""
     loop, style = case.split(", ")
-    peer = checkout / "benchmarks" / "peers" / "esockd.py"
-    return [str(checkout / ".venv" / "bin" / "python"), str(peer), "--loop", loop, "--style", style, *options]
+    name, how = ("datagram_echo.py", "--server") if is_datagrams else ("esockd.py", "--style")
+    peer = checkout / "benchmarks" / "peers" / name
+    return [str(checkout / ".venv" / "bin" / "python"), str(peer), "--loop", loop, how, style, *options]
 
 
 def compare_rehearsals(only: re.Pattern[str], cpus: frozenset[int]) -> str:
@@ -57,7 +58,7 @@ def compare_checkouts(before: Path, only: re.Pattern[str], cpus: frozenset[int])
             words = ["--refuse"] if mode == "refuse" else []
             spent, calls = [], []
             for checkout in (before, HERE):
-                command = server(checkout, case, *words)
+                command = server(checkout, case, *words, is_datagrams=mode == "datagrams")
                 spent.append(count_instructions(command, mode, operations, cpus))
                 calls.append(sum(count_calls(command, mode, operations // 4, cpus).values()))
             rows.append(

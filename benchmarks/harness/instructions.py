@@ -48,7 +48,7 @@ def count_instructions(command: Sequence[str], mode: str, operations: int, cpus:
 
     Args:
         command: Starts the server, which prints its port.
-        mode: `echo`, `connect` or `refuse`.
+        mode: `echo`, `datagrams`, `connect` or `refuse`.
         operations: How many to measure.
         cpus: Where the server runs.
 
@@ -130,7 +130,9 @@ class _Clients:
     def __init__(self, mode: str, port: int, pid: int) -> None:
         self._port = port
         self._pid = pid
-        self.operate = {"echo": self._echo, "connect": self._connect, "refuse": self._be_refused}[mode]
+        self._connected = self._connected_datagrams if mode == "datagrams" else self._connected_streams
+        operations = {"datagrams": self._echo, "connect": self._connect, "refuse": self._be_refused}
+        self.operate = operations.get(mode, self._echo)
         self._open = ExitStack()
         self._clients: list[socket.socket] = []
 
@@ -150,7 +152,16 @@ class _Clients:
         finally:
             os.kill(self._pid, signal.SIGCONT)
 
-    def _connected(self, stack: ExitStack) -> list[socket.socket]:
+    def _connected_datagrams(self, stack: ExitStack) -> list[socket.socket]:
+        clients = []
+        for _ in range(AT_ONCE):
+            client = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            client.settimeout(STEP_TIMEOUT_S)
+            client.connect(("127.0.0.1", self._port))
+            clients.append(client)
+        return clients
+
+    def _connected_streams(self, stack: ExitStack) -> list[socket.socket]:
         clients = []
         for _ in range(AT_ONCE):
             client = stack.enter_context(socket.create_connection(("127.0.0.1", self._port), STEP_TIMEOUT_S))

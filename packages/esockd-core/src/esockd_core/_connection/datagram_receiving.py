@@ -148,14 +148,11 @@ class DatagramReceiving(DrivenConnection, DatagramConnection):
                 self._more = None
         return datagram  # type: ignore[return-value]
 
-    # Coroutines, without another one around them, which each datagram would pay for.
-    def __anext__(self) -> Coroutine[Any, Any, bytes]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return self._receive(StopAsyncIteration, iterates=True)
-
     def receive(self) -> Coroutine[Any, Any, bytes]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return self._receive(EndOfStream, iterates=False)
+        return self._receive(EndOfStream)  # without another coroutine around it, for each datagram
 
-    async def _receive(self, end: type[Exception], *, iterates: bool) -> bytes:
+    async def _receive(self, end: type[Exception] = StopAsyncIteration) -> bytes:
+        iterates = end is StopAsyncIteration
         if self._datagram is not None and self._receiver is None:
             await self._checkpoint()
         while self._datagram is None:
@@ -173,6 +170,8 @@ class DatagramReceiving(DrivenConnection, DatagramConnection):
         if self._receiver is not None:
             raise self._cannot_receive()
         return self._take()
+
+    __anext__ = _receive  # again in a class with a `_receive` of its own; another call would cost as much as a wait
 
     @abstractmethod
     async def _wait_for_input(self) -> None:

@@ -147,13 +147,13 @@ class DatagramPort(SharedSocket):
                 connection = peers.get(address)
                 if is_special:
                     self._take_special(datagram, address, address)
-                elif connection is None or len(datagram) > most_bytes:
+                elif connection is None or (length := len(datagram)) > most_bytes:
                     self._take_other(datagram, address, address)
                 elif limits is not None and not limits.allow(address):
                     self._site.counters.count_dropped(Dropped.PACKET_RATE)
                 elif connection.layer is None:
                     connection.datagrams_in += 1
-                    connection.bytes_in += len(datagram)
+                    connection.bytes_in += length
                     connection.driver.data_received(connection, datagram)
                 else:
                     connection.layer.received(connection, datagram)

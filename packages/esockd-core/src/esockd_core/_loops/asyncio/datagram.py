@@ -7,8 +7,10 @@ and its handler runs in a native task.
 from __future__ import annotations
 
 import asyncio
+from asyncio import InvalidStateError, current_task
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from esockd_core._connection.callback_driver import CallbackDriver
 from esockd_core._connection.datagram import DatagramBase
@@ -16,7 +18,7 @@ from esockd_core._connection.driver import NOBODY
 from esockd_core._connection.handler import CallbackHandler
 from esockd_core._connection.receiving import YIELD_EVERY
 from esockd_core._forwarding.datagram_relay import DatagramForwarding
-from esockd_core._loops.asyncio.cancellation import is_in_cancel_scope
+from esockd_core._loops.asyncio.cancellation import scoped_tasks
 from esockd_core._loops.asyncio.handled import HandledConnection, HandlerDriver
 from esockd_core._loops.asyncio.side import AsyncioSide
 from esockd_core._loops.datagram import Arrivals, DatagramCarrier
@@ -44,11 +46,11 @@ class AsyncioDatagram(  # pyright: ignore[reportIncompatibleMethodOverride, repo
         self._side = side
         self._task: asyncio.Task[object] | None = None
 
-    async def _receive(self, end: type[Exception], *, iterates: bool) -> bytes:
+    async def _receive(self, end: type[Exception] = StopAsyncIteration) -> bytes:
         # What the base does, with its calls of the methods below written out, for each datagram.
         at_once: bytes | None = self._datagram
         if at_once is None and not (self._closing or self._receiver or self.draining) and self.driver.receives:
-            self._iterates = iterates
+            self._iterates = end is StopAsyncIteration
             self._receiver = waiter = self._side.loop.create_future()
             try:
                 await waiter
@@ -59,13 +61,30 @@ class AsyncioDatagram(  # pyright: ignore[reportIncompatibleMethodOverride, repo
             if self._more is None and type(datagram) is bytes:
                 self._datagram = self._sender = None
                 return datagram
-        return await DatagramBase._receive(self, end, iterates=iterates)
+        return await DatagramBase._receive(self, end)
+
+    __anext__ = _receive
 
     async def send(self, item: bytes) -> None:
         # As above.
-        if type(item) is bytes and self._unyielded < YIELD_EVERY and not is_in_cancel_scope(self._side.loop):
-            self._unyielded += 1
-            if self._write(item):
+        unyielded = self._unyielded
+        if (
+            type(item) is bytes
+            and unyielded < YIELD_EVERY
+            and not self._closing
+            and ref(current_task(self._side.loop)) not in scoped_tasks
+        ):
+            self._unyielded = unyielded + 1
+            sealed = item if self.layer is None else self.layer.seal(self, item)
+            try:
+                self.port.sendto(sealed, self.address)
+            except OSError as error:
+                is_sent = self._was_taken(sealed, error)
+            else:
+                is_sent = True
+            if is_sent:
+                self.bytes_out += len(item)
+                self.datagrams_out += 1
                 return
         await DatagramBase.send(self, item)
 
@@ -90,9 +109,11 @@ class DatagramCoroutineDriver(HandlerDriver[AsyncioDatagram]):
     def data_received(self, connection: AsyncioDatagram, data: bytes) -> None:
         if connection._datagram is None:
             connection._datagram = data
-            receiver = connection._receiver
-            if receiver is not None and not receiver.done():
-                receiver.set_result(None)
+            if connection._receiver is not None:
+                try:  # noqa: SIM105 (a context manager would cost as much as this method)
+                    connection._receiver.set_result(None)
+                except InvalidStateError:
+                    pass  # it was cancelled, or woken already
         else:
             connection.keep(data)
 
