@@ -173,7 +173,7 @@ async def test_what_goes_wrong_is_counted_by_its_kind_and_ends_in_time(
         tally = (await load(port, is_opened=None, requests=None, duration=0.5, timeout=0.5, rate=rate)).tally
         assert time.monotonic() - begun < 20  # a bound of the load, and no matter of speed
         seen = {*tally.errors} - {"unsent"}
-        assert seen & kinds, tally.told()
+        assert seen & kinds, tally.as_dict()
         # On a busy machine, something may also take longer than the half second.
         assert seen <= kinds | {"connect_timeout", "timeout", "reset"}
 

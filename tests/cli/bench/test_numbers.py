@@ -43,14 +43,14 @@ def test_a_percentile_is_within_a_half_percent_of_the_sorted_durations(values: l
 @given(values=DURATIONS, others=DURATIONS)
 def test_histograms_of_several_processes_add_up(values: list[int], others: list[int]) -> None:
     merged = filled(values)
-    merged.merge(filled(others).told())
-    assert merged.told() == filled([*values, *others]).told()
+    merged.merge(filled(others).as_dict())
+    assert merged.as_dict() == filled([*values, *others]).as_dict()
     assert merged.mean == pytest.approx(sum([*values, *others]) / len([*values, *others]))
 
 
 def test_the_memory_of_a_histogram_is_bounded_and_hours_count_as_the_longest() -> None:
     histogram = filled([0, 1, 127, 128, LARGEST, LARGEST + 1, 1 << 80])
-    assert max(index for index, _ in histogram.told()["buckets"]) == BUCKETS - 1
+    assert max(index for index, _ in histogram.as_dict()["buckets"]) == BUCKETS - 1
     assert histogram.largest == 1 << 80
     assert histogram.percentile(1) == 0
 

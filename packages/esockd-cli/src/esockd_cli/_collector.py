@@ -38,7 +38,7 @@ class Collector:
         self._seconds += now - self._begun
         self._longest = max(self._longest, now - self._begun)
 
-    def told(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """Collections, seconds spent in all of them and in the longest, and seconds since it was entered."""
         return {
             "collections": self._collections,
@@ -53,4 +53,4 @@ class Collector:
 
     async def _answer(self, given: Mapping[str, Any]) -> Any:
         del given
-        return self.told()
+        return self.as_dict()

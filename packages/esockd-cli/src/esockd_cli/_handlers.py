@@ -26,7 +26,7 @@ BUILT_IN: Final[dict[str, Handler]] = {
     "chargen": handlers.chargen,
 }
 KINDS: Final = (*BUILT_IN, "static", "forward")
-FORMS: Final = (
+HANDLER_FORMS: Final = (
     "echo, discard, daytime, chargen, static:TEXT, static:@FILE, forward:HOST:PORT or package.module:attribute"
 )
 
@@ -35,7 +35,7 @@ def find_handler(text: str, app_dir: Path, called: str = "--app-dir") -> tuple[s
     """Find a handler by its name on the command line.
 
     Args:
-        text: One of `FORMS`.
+        text: One of `HANDLER_FORMS`.
         app_dir: The folder that user modules are found in, beside the usual places.
         called: How this folder is called where it was given.
 
@@ -52,7 +52,7 @@ def find_handler(text: str, app_dir: Path, called: str = "--app-dir") -> tuple[s
     if kind == "static" and colon:
         return kind, handlers.StaticHandler(parse_content("static", rest))
     if not colon:
-        hint = did_you_mean(text, KINDS) or f"Handlers are {FORMS}."
+        hint = did_you_mean(text, KINDS) or f"Handlers are {HANDLER_FORMS}."
         raise UsageError(f'unknown handler "{text}".', code="unknown_handler", hint=hint)
     return rest.rpartition(".")[2], _as_handler(text, _import_attribute(text, kind, rest, app_dir, called))
 
@@ -86,7 +86,7 @@ def require_order(handler: str, listen: Sequence[str]) -> None:
 
 def _import_attribute(text: str, module_name: str, attribute: str, app_dir: Path, called: str) -> object:
     if not all(part.isidentifier() for part in (*module_name.split("."), *attribute.split("."))):
-        raise UsageError(f'unknown handler "{text}".', code="unknown_handler", hint=f"Handlers are {FORMS}.")
+        raise UsageError(f'unknown handler "{text}".', code="unknown_handler", hint=f"Handlers are {HANDLER_FORMS}.")
     if not app_dir.is_dir():
         raise UsageError(f'{called}: "{app_dir}" is no folder.')
     if sys.path[:1] != [folder := str(app_dir.resolve())]:  # or each reload of a configuration would add it

@@ -14,7 +14,7 @@ from esockd_cli._output import Output
 if TYPE_CHECKING:
     from esockd_cli._log_lines import LogForm
 
-FORMS: Final[tuple[LogForm, ...]] = ("json", "logfmt")
+LOG_FORMS: Final[tuple[LogForm, ...]] = ("json", "logfmt")
 
 
 def main() -> None:
@@ -71,7 +71,7 @@ def _output(arguments: list[str]) -> Output:
     """How to speak of a failure: the parser may not have come as far as these options."""
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     forms: list[LogForm] = [
-        form for form in FORMS if f"--log-format={form}" in options or ("--log-format", form) in pairwise(options)
+        form for form in LOG_FORMS if f"--log-format={form}" in options or ("--log-format", form) in pairwise(options)
     ]
     return Output(
         as_json="--json" in options,

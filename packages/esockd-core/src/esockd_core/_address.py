@@ -24,7 +24,7 @@ HOST_NAME: Final = re.compile(r"(?!-)[^\W_][\w-]{0,62}(?:\.[\w-]{1,63})*\.?|_[\w
 # What getaddrinfo(3) would take for an IPv4 address, shortened and hexadecimal forms too.
 NUMERIC_HOST: Final = re.compile(r"(?:.*\.)?(?:\d+|0[xX][0-9A-Fa-f]*)\.?")
 SYSTEMD_NAME: Final = re.compile(r"[\x21-\x39\x3b-\x7e]{1,255}")  # printable, no colon (FileDescriptorName=)
-FORMS: Final = (
+ADDRESS_FORMS: Final = (
     'Write 5000, "*:5000", "host:5000", "[::1]:5000", "unix:/path", "systemd:NAME" or "fd:3", '
     'each after "tls://", "udp://" or "dtls://" if wanted.'
 )
@@ -114,7 +114,7 @@ def parse_address(value: object) -> Address:
             return _unix_address("unix", f"./{path}" if path.startswith("@") else path, value)
         case socket.socket():
             return _socket_address(value)
-    raise _bad(value, "it takes a port, a text, a pair (host, port), a Path or a bound socket", FORMS)
+    raise _bad(value, "it takes a port, a text, a pair (host, port), a Path or a bound socket", ADDRESS_FORMS)
 
 
 def format_host_port(host: str, port: int) -> str:
@@ -197,7 +197,7 @@ def _split(place: str, text: str) -> tuple[str, str]:
         if place[:1].isdigit() and "." not in place:
             raise _bad(text, "a port is a number from 0 to 65535")
         is_host = HOST_NAME.fullmatch(place) is not None
-        raise _bad(text, "the port is missing", f'Write "{place}:5000".' if is_host else FORMS)
+        raise _bad(text, "the port is missing", f'Write "{place}:5000".' if is_host else ADDRESS_FORMS)
     if ":" in host:
         meant = f"[{host}]:{port}" if is_ip_address(host) else f"[{place}]:5000"
         raise _bad(text, "an IPv6 address needs brackets", f'Did you mean "{meant}"?')

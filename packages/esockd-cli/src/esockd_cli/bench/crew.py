@@ -47,7 +47,7 @@ class Crew:
         self._all_ready = anyio.Event()
         self._processes: list[Process] = []
         self.tally: Tally = Tally()
-        self.told: int = 0
+        self.reported: int = 0
         self.is_interrupted = False
 
     async def run(self) -> Tally:
@@ -66,9 +66,9 @@ class Crew:
             with anyio.CancelScope(shield=True):
                 for process in self._processes:
                     await _end(process)
-        if self.told < len(self._plans):
+        if self.reported < len(self._plans):
             raise CommandError(
-                f"{len(self._plans) - self.told} of {len(self._plans)} load processes have told nothing.",
+                f"{len(self._plans) - self.reported} of {len(self._plans)} load processes have reported nothing.",
                 code="load_process",
                 status=ExitCode.FAILED,
             )
@@ -128,10 +128,10 @@ class Crew:
             self._note_ready(number)
         elif "progress" in message:
             self._progress[number] = message["progress"]
-            told = [*self._progress.values()]
-            self._tell(*(sum(each[key] for each in told) for key in ("completed", "errors", "connected")))
+            progress = [*self._progress.values()]
+            self._tell(*(sum(each[key] for each in progress) for key in ("completed", "errors", "connected")))
         else:
-            self.told += 1
+            self.reported += 1
             self.tally.merge(message["final"])
 
     def _note_ready(self, number: int) -> None:

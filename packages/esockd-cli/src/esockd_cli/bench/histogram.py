@@ -39,16 +39,16 @@ class Histogram:
         self.count += 1
         self.total += value
 
-    def merge(self, told: Mapping[str, Any]) -> None:
-        """Add what another one has told."""
-        for index, count in told["buckets"]:
+    def merge(self, counted: Mapping[str, Any]) -> None:
+        """Add another one, from its `as_dict`."""
+        for index, count in counted["buckets"]:
             self._buckets[index] += count
-        self.count += told["count"]
-        self.total += told["total"]
-        self.largest = max(self.largest, told["largest"])
+        self.count += counted["count"]
+        self.total += counted["total"]
+        self.largest = max(self.largest, counted["largest"])
 
-    def told(self) -> dict[str, Any]:
-        """Everything, as JSON has it."""
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, in what JSON can hold."""
         buckets = [(index, count) for index, count in enumerate(self._buckets) if count]
         return {"buckets": buckets, "count": self.count, "total": self.total, "largest": self.largest}
 

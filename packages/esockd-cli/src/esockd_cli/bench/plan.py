@@ -51,6 +51,6 @@ class Plan:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, told: dict[str, Any]) -> Self:
+    def from_dict(cls, given: dict[str, Any]) -> Self:
         """Read what `as_dict` wrote."""
-        return cls(**told)
+        return cls(**given)

@@ -79,7 +79,7 @@ async def _serve(plan: Plan) -> None:
             await load.run()
     finally:
         reporting.cancel()
-    _write({"final": load.tally.told()})
+    _write({"final": load.tally.as_dict()})
     await load.close()
 
 

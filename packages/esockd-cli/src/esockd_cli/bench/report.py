@@ -76,15 +76,17 @@ def fields_of(asked: Asked, plans: Sequence[Plan], tally: Tally) -> dict[str, An
 def _percentiles(histogram: Histogram) -> dict[str, float] | None:
     if not histogram.count:
         return None
-    told = {name: histogram.percentile(percent) / NS for name, percent in PERCENTILES.items()}
-    return {"count": histogram.count, "mean": histogram.mean / NS, **told, "max": histogram.largest / NS}
+    percentiles = {name: histogram.percentile(percent) / NS for name, percent in PERCENTILES.items()}
+    return {"count": histogram.count, "mean": histogram.mean / NS, **percentiles, "max": histogram.largest / NS}
 
 
 def _listed(histogram: Histogram) -> str:
     if not histogram.count:
         return "-"
-    told = {name: histogram.percentile(percent) for name, percent in PERCENTILES.items()} | {"max": histogram.largest}
-    return "  ".join(f"{name} {format_duration(value)}" for name, value in told.items())
+    percentiles = {name: histogram.percentile(percent) for name, percent in PERCENTILES.items()} | {
+        "max": histogram.largest
+    }
+    return "  ".join(f"{name} {format_duration(value)}" for name, value in percentiles.items())
 
 
 def format_duration(ns: int) -> str:

@@ -57,28 +57,28 @@ class Tally:
         """The counters alone."""
         return {"completed": self.completed, "errors": self.errors.total(), "connected": self.connected}
 
-    def told(self) -> dict[str, Any]:
-        """Everything, as JSON has it."""
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, in what JSON can hold."""
         return {
             "completed": self.completed,
             "errors": dict(self.errors),
-            "latencies": self.latencies.told(),
-            "connects": self.connects.told(),
-            "lateness": self.lateness.told(),
+            "latencies": self.latencies.as_dict(),
+            "connects": self.connects.as_dict(),
+            "lateness": self.lateness.as_dict(),
             "connected": self.connected,
             "cpu_s": self.cpu_s,
             "elapsed_s": self.elapsed_s,
         }
 
-    def merge(self, told: Mapping[str, Any]) -> None:
-        """Add what a process has told."""
-        self.completed += told["completed"]
-        self.connected += told["connected"]
-        self.errors.update(told["errors"])
-        self.latencies.merge(told["latencies"])
-        self.connects.merge(told["connects"])
-        self.lateness.merge(told["lateness"])
-        self.cpu_s += told["cpu_s"]
-        self.elapsed_s = max(self.elapsed_s, told["elapsed_s"])
-        if told["elapsed_s"]:
-            self.busiest = max(self.busiest, told["cpu_s"] / told["elapsed_s"])
+    def merge(self, counted: Mapping[str, Any]) -> None:
+        """Add what another process has counted, from its `as_dict`."""
+        self.completed += counted["completed"]
+        self.connected += counted["connected"]
+        self.errors.update(counted["errors"])
+        self.latencies.merge(counted["latencies"])
+        self.connects.merge(counted["connects"])
+        self.lateness.merge(counted["lateness"])
+        self.cpu_s += counted["cpu_s"]
+        self.elapsed_s = max(self.elapsed_s, counted["elapsed_s"])
+        if counted["elapsed_s"]:
+            self.busiest = max(self.busiest, counted["cpu_s"] / counted["elapsed_s"])

@@ -56,8 +56,8 @@ def explain_command(
     else:
         verdict = "is let in" if explanation.is_admitted else "may be let in: the program's own code decides"
     lines = [f"{stage.name:17}  {stage.verdict:7}  {clean(stage.reason)}" for stage in explanation.stages]
-    told = {**explanation.as_dict(), **asked.fields, "client": address}
-    output.data("\n".join([f"{address} {verdict}", *lines]), **told)
+    fields = {**explanation.as_dict(), **asked.fields, "client": address}
+    output.data("\n".join([f"{address} {verdict}", *lines]), **fields)
     return ExitCode.FAILED if decided is not None else ExitCode.OK
 
 

@@ -97,10 +97,10 @@ def _tell(
     for check, missed in blind:
         output.data(clean(f"not checked: {missed.subject}: {missed.reason} [{check}]"))
     errors = sum(finding.level == "error" for _, finding in findings)
-    told = [f"{errors} error{'s'[: errors != 1]}"] if errors else []
+    found = [f"{errors} error{'s'[: errors != 1]}"] if errors else []
     if warnings := len(findings) - errors:
-        told.append(f"{warnings} warning{'s'[: warnings != 1]}")
+        found.append(f"{warnings} warning{'s'[: warnings != 1]}")
     listeners = len(patient.listeners)
     about = f" and {listeners} listener{'s'[: listeners != 1]}" if listeners else ""
-    output.note(f"{len(CHECKS)} checks of this machine{about}: {', '.join(told) or 'nothing found'}")
+    output.note(f"{len(CHECKS)} checks of this machine{about}: {', '.join(found) or 'nothing found'}")
     return ExitCode.FAILED if findings else ExitCode.OK

@@ -29,14 +29,16 @@ EXAMPLES = {
 @speaks
 def suspend_command(output: Output, *, listener: Listener = None, instance: Instance = None) -> int:
     """Stop accepting; open connections go on, and new clients wait in the kernel's queue."""
-    told = "is suspended: new clients wait in the kernel's queue until esockd resume {0}"
-    return _switch(output, listener, instance, lambda control: control.suspend(), state="suspended", told=told)
+    result = "is suspended: new clients wait in the kernel's queue until esockd resume {0}"
+    return _switch(output, listener, instance, lambda control: control.suspend(), state="suspended", result=result)
 
 
 @speaks
 def resume_command(output: Output, *, listener: Listener = None, instance: Instance = None) -> int:
     """Accept again."""
-    return _switch(output, listener, instance, lambda control: control.resume(), state="running", told="accepts again")
+    return _switch(
+        output, listener, instance, lambda control: control.resume(), state="running", result="accepts again"
+    )
 
 
 def _switch(
@@ -46,7 +48,7 @@ def _switch(
     switch: Callable[[ListenerControl], Awaitable[None]],
     *,
     state: str,
-    told: str,
+    result: str,
 ) -> int:
     from esockd_cli._asking import ask_listener  # noqa: PLC0415
     from esockd_cli._errors import ExitCode  # noqa: PLC0415
@@ -57,7 +59,7 @@ def _switch(
 
     asked = ask_listener(change, listener, instance, is_change=True)
     output.data(None, **asked.fields, state=state)
-    output.note(f"{asked.name} {told.format(asked.name)}")
+    output.note(f"{asked.name} {result.format(asked.name)}")
     return ExitCode.OK
 
 

@@ -63,8 +63,8 @@ class Guard:
         os.setsid()
         os.close(self._writer)
         state = HIDDEN
-        while told := os.read(reader, 64):
-            state = told[-1:]
+        while written := os.read(reader, 64):
+            state = written[-1:]
         if state == SHOWN:
             with suppress(OSError, termios.error):
                 write_past_all(self._terminal, self._farewell)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import anyio
 
-from esockd_core._address import FORMS as ADDRESS_FORMS
-from esockd_core._address import Address, is_ip_address, parse_address
+from esockd_core._address import ADDRESS_FORMS, Address, is_ip_address, parse_address
 from esockd_core._errors import InvalidAddress, InvalidOption
 from esockd_core._tls.engine import TlsEngine
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from esockd_core._options.upstream_tls import UpstreamTlsOptions
 
 RETRY_AFTER_S: Final = 1.0  # how long an upstream that failed stands behind the others
-FORMS: Final = (
+UPSTREAM_FORMS: Final = (
     'Write "host:6379", "[::1]:6379", 6379 for this machine, or "unix:/path", each after "tls://" if wanted; '
     '"udp://host:53" is for datagrams only.'
 )
@@ -58,16 +57,16 @@ def parse_upstream(value: object) -> Address:
         InvalidOption: If it is not an address, or cannot be connected to.
     """
     if isinstance(value, str) and value.rpartition("//")[2].startswith(":"):
-        raise InvalidOption("the host is missing", option="upstreams", value=value, hint=FORMS)
+        raise InvalidOption("the host is missing", option="upstreams", value=value, hint=UPSTREAM_FORMS)
     try:
         address = parse_address(value)
     except InvalidAddress as error:
-        hint = FORMS if error.hint == ADDRESS_FORMS else error.hint
+        hint = UPSTREAM_FORMS if error.hint == ADDRESS_FORMS else error.hint
         raise InvalidOption(error.reason, option="upstreams", value=value, hint=hint) from error
     if address.transport == "dtls":
         raise InvalidOption("a forwarder does not speak DTLS to upstreams", option="upstreams", value=str(address))
     if address.kind not in ("host", "loopback", "unix") or address.port == 0:
-        raise InvalidOption("nothing can connect to it", option="upstreams", value=str(address), hint=FORMS)
+        raise InvalidOption("nothing can connect to it", option="upstreams", value=str(address), hint=UPSTREAM_FORMS)
     return address
 
 
