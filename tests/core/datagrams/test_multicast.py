@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
 import pytest
 from tests.core.datagrams.udp import Client, echo
 from tests.ports import steady_port
 
-from esockd_core import CannotBind, InvalidOption, UdpOptions, open_listener
+from esockd_core import CannotBind, InvalidOption, UdpOptions, open_listener, parse_address
 from esockd_core._platform.packet_info import IN6_PKTINFO, IPV6_PKTINFO, local_address_of, send_from
+from esockd_core._sockets import handed_over
+from esockd_core._sockets.opening import open_sockets
 
 pytestmark = pytest.mark.anyio
 
@@ -30,6 +33,16 @@ async def test_datagrams_to_a_group_are_served_from_an_address_of_the_interface(
             assert await client.receive_from() == (b"anybody?", ("127.0.0.1", listener.port))
         assert (await listener.plan_options(udp={"multicast": ()})).needs_reopen == ("udp.multicast",)
         await listener.reopen()
+
+
+@pytest.mark.linux
+async def test_sockets_of_the_program_before_this_one_are_members_already() -> None:
+    udp = UdpOptions(multicast=(f"{GROUP}%lo", "ff15::77%lo"))
+    with await open_sockets(parse_address("udp://*:0"), udp=udp) as before:
+        shares = tuple(tuple(os.dup(sock.fileno()) for sock in share) for share in before.shares)
+        handed_over.receive([handed_over.HandedOver(before.asked, shares, is_lent=True)])
+        with await open_sockets(parse_address("udp://*:0"), udp=udp) as after:
+            assert after.addresses == before.addresses
 
 
 @pytest.mark.parametrize(("to", "local"), [("ff15::77", ""), ("fd00::2", "fd00::2")])

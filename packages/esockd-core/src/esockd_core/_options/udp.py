@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 import struct
@@ -143,7 +144,7 @@ class UdpOptions:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True)
 
     def join(self, sockets: Sequence[socket.socket]) -> None:
-        """Join the groups with bound sockets.
+        """Join the groups with bound sockets, which may be members already if another program has opened them.
 
         Raises:
             InvalidOption: If no socket is bound to all addresses of a group's family.
@@ -158,11 +159,15 @@ class UdpOptions:
                 raise InvalidOption(reason, option="udp.multicast", value=group, hint="Listen on udp://*:PORT.")
             index = socket.if_nametoindex(interface) if interface else 0
             packed = socket.inet_pton(family, address)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, packed + struct.pack("=I", index))
-            else:  # ip(7): struct ip_mreqn
-                membership = packed + bytes(4) + struct.pack("=i", index)
-                sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+            try:
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, packed + struct.pack("=I", index))
+                else:  # ip(7): struct ip_mreqn
+                    membership = packed + bytes(4) + struct.pack("=i", index)
+                    sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:  # it is a member
+                    raise
 
     def apply(self, sock: socket.socket) -> None:
         """Set what may be set at any time.
