@@ -10,9 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
 ESOCKD = Path(sys.executable).with_name("esockd")
@@ -43,10 +45,14 @@ class Instance:
 
     Attributes:
         port: Where its first listener was read to listen.
+        program: The command line of `esockd` itself.
+        variables: What it has in its environment besides.
         limit_s: The most seconds that a command, or the end of the instance, may take.
     """
 
     limit_s = LIMIT_S
+    program: tuple[str | Path, ...] = (ESOCKD,)
+    variables: Mapping[str, str] = MappingProxyType({})
 
     def __init__(
         self, *arguments: str, folder: str | None = None, command: str = "open", cwd: Path | None = None
@@ -61,9 +67,10 @@ class Instance:
             "PYTHONDONTWRITEBYTECODE": "1",
             "COLUMNS": "200",
             "TZ": "UTC",
+            **self.variables,
         }
         self.process = subprocess.Popen(
-            [ESOCKD, command, *arguments],
+            [*self.program, command, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -100,7 +107,7 @@ class Instance:
     def run(self, *arguments: str, given: str = "", **environment: str) -> Answer:
         """Run another command beside it."""
         done = subprocess.run(
-            [ESOCKD, *arguments],
+            [*self.program, *arguments],
             input=given,
             capture_output=True,
             text=True,

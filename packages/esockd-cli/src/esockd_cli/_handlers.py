@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import sys
 import traceback
 from functools import partial
@@ -63,6 +64,12 @@ def name_of_handler(text: str) -> str:
     return kind if kind in KINDS or not colon else rest.rpartition(".")[2]
 
 
+def is_of_module(text: str) -> bool:
+    """Whether a handler is an attribute of a user's module."""
+    kind, colon, _ = text.partition(":")
+    return bool(colon) and kind not in KINDS
+
+
 def require_order(handler: str, listen: Sequence[str]) -> None:
     """Recognise an address where the handler should be.
 
@@ -87,8 +94,7 @@ def require_order(handler: str, listen: Sequence[str]) -> None:
 def _import_attribute(text: str, module_name: str, attribute: str, app_dir: Path, called: str) -> object:
     if not all(part.isidentifier() for part in (*module_name.split("."), *attribute.split("."))):
         raise UsageError(f'unknown handler "{text}".', code="unknown_handler", hint=f"Handlers are {HANDLER_FORMS}.")
-    if not app_dir.is_dir():
-        raise UsageError(f'{called}: "{app_dir}" is no folder.')
+    _require_folder(app_dir, called)
     if sys.path[:1] != [folder := str(app_dir.resolve())]:  # or each reload of a configuration would add it
         sys.path.insert(0, folder)
     try:
@@ -103,6 +109,15 @@ def _import_attribute(text: str, module_name: str, attribute: str, app_dir: Path
             message, hint = f'cannot import "{text}": it has no "{name}".', did_you_mean(name, known)
             raise UsageError(message, code="import_failed", hint=hint) from error
     return found
+
+
+def _require_folder(app_dir: Path, called: str) -> None:
+    try:
+        os.scandir(app_dir).close()
+    except PermissionError as error:
+        raise UsageError(f'{called}: this user may not read "{app_dir}".', code="import_failed") from error
+    except OSError as error:
+        raise UsageError(f'{called}: "{app_dir}" is no folder.') from error
 
 
 def _import_error(text: str, module_name: str, error: BaseException, app_dir: Path, called: str) -> CommandError:

@@ -117,6 +117,24 @@ def open_command(
             rich_help_panel=PROGRAM,
         ),
     ] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(
+            "--user",
+            metavar="NAME",
+            help="User that serves, once root has opened the ports.",
+            rich_help_panel=PROGRAM,
+        ),
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            "--group",
+            metavar="NAME",
+            help="Group of that user; the user's own when not given.",
+            rich_help_panel=PROGRAM,
+        ),
+    ] = None,
     dashboard: Annotated[
         bool,
         typer.Option(
@@ -229,6 +247,7 @@ def open_command(
     from esockd_cli._logs import set_up_logs  # noqa: PLC0415
     from esockd_cli._opening import Opening  # noqa: PLC0415
     from esockd_cli._run import run  # noqa: PLC0415
+    from esockd_cli._serving_as import serve_as  # noqa: PLC0415
     from esockd_cli._values import parse_rules  # noqa: PLC0415
     from esockd_core import raise_open_file_limit  # noqa: PLC0415
 
@@ -258,7 +277,7 @@ def open_command(
     rules = parse_rules(ctx.meta[ACCESS_RULES])
     options = read_options(addresses, values, rules=rules, key_password_file=key_password_file)
     refuse_amplification(addresses, options, handler)
-    host = read_host(metrics=metrics)
+    host = read_host(metrics=metrics, user=user, group=group)
     if workers is not None:
         from esockd_cli._run_workers import WorkerOpening, read_count, run_workers  # noqa: PLC0415
 
@@ -267,6 +286,7 @@ def open_command(
         opening = WorkerOpening(listener_name, handler, app_dir, values, tuple(zip(addresses, options, strict=True)))
         return run_workers(opening, read_count(workers), loop, output, control, host=host)
     forwarder = read_forwarder(handler, values)
+    serve_as(host, zip(addresses, options, strict=True), log_file=output.log_file)
     handler_name, found = find_handler(handler, app_dir) if forwarder is None else ("forward", forwarder)
     openings = [
         Opening(name=name or handler_name, address=address, handler=found, options=each, handler_text=handler)

@@ -20,6 +20,7 @@ from esockd_cli._forced_end import leave
 from esockd_cli._log_file import reopen_log_file
 from esockd_cli._run import choose_loop, longest
 from esockd_cli._service import Service
+from esockd_cli._serving_as import serve_as
 from esockd_cli._signals import Signals
 from esockd_cli._summary import summarize
 from esockd_cli._upgrading import Upgrading
@@ -127,6 +128,7 @@ def run_workers(
         )
     except InvalidOption as error:
         raise UsageError(f"--workers {count}: {error.reason}.") from error
+    serve_as(host, opening.addresses, processes=workers.count, log_file=output.log_file)
     return WorkersRun(workers, opening, loop_name, output, upgrading, host=host).run(backend, backend_options)
 
 

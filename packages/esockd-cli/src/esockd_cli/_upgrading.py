@@ -67,6 +67,16 @@ def _stored_sockets() -> tuple[str, ...]:
         raise cannot_start(error) from error
 
 
+def receive_sockets() -> None:
+    """Keep the sockets that came with this process for the listeners that will ask for them.
+
+    Raises:
+        CommandError: They cannot be used.
+    """
+    predecessor()
+    _stored_sockets()
+
+
 def run_as_successor(run: Callable[[list[str]], int], arguments: list[str]) -> int:
     """Run a command line in the place of another program, which is told if it fails."""
     status = run(arguments)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from esockd_cli._output import Output
 from esockd_cli._parameters import speaks
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from esockd_cli._errors import ExitCode
+    from esockd_cli.config.problems import BadConfig
 
 EXAMPLES = {"run": "edge.toml --watch"}
 
@@ -38,6 +44,22 @@ def run_command(
             help="Serve /metrics for Prometheus, /healthz and /readyz there; as in the file when not given.",
         ),
     ] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(
+            "--user",
+            metavar="NAME",
+            help="User that serves, once root has opened the ports; as in the file when not given.",
+        ),
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            "--group",
+            metavar="NAME",
+            help="Group of that user; as in the file, or the user's own, when not given.",
+        ),
+    ] = None,
     dashboard: Annotated[
         bool,
         typer.Option(
@@ -58,17 +80,24 @@ def run_command(
     from esockd_cli._log_file import read_log_file, stderr_in_file  # noqa: PLC0415
     from esockd_cli._logs import set_up_logs  # noqa: PLC0415
     from esockd_cli._run import run  # noqa: PLC0415
+    from esockd_cli._serving_as import serve_as  # noqa: PLC0415
     from esockd_cli.config.problems import BadConfig  # noqa: PLC0415
     from esockd_cli.config.read import read_config  # noqa: PLC0415
     from esockd_cli.config.running import ConfigFile  # noqa: PLC0415
     from esockd_core import raise_open_file_limit  # noqa: PLC0415
 
-    try:
-        configuration = read_config(config)
-    except BadConfig as error:
+    def refuse(error: BadConfig) -> ExitCode:
         for problem in error.problems:
             output.error(problem.error())
         return ExitCode.CANNOT_START
+
+    def may_become_other(program: Mapping[str, Any]) -> bool:
+        return not {user, group, program.get("user"), program.get("group")} <= {None}
+
+    try:
+        configuration = read_config(config, leaves_modules=may_become_other)
+    except BadConfig as error:
+        return refuse(error)
     program: Any = configuration.program
     log_to, log_file = program.get("log_to", "stderr"), program.get("log_file")
     output = replace(
@@ -94,6 +123,15 @@ def run_command(
         is_wanted=not program.get("no_control", False),
         has_dashboard=dashboard,
     )
+    host = read_host(
+        metrics=metrics or program.get("metrics"),
+        user=user or program.get("user"),
+        group=group or program.get("group"),
+    )
+    serve_as(host, [(each.address, each.options) for each in configuration.openings], log_file=output.log_file)
+    try:
+        configuration = configuration.with_modules()
+    except BadConfig as error:
+        return refuse(error)
     file = ConfigFile(configuration, output, is_watched=watch)
-    host = read_host(metrics=metrics or program.get("metrics"))
     return run(configuration.openings, program.get("loop", "auto"), output, control, file, host=host)

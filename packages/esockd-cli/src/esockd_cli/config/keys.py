@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from esockd_cli._account import check_group, check_user
 from esockd_cli._listeners import Words
 from esockd_cli.metrics.address import read_metrics_address
 from esockd_core import OPTIONS, InvalidOption
@@ -80,6 +81,13 @@ PROGRAM_KEYS: Final[dict[str, ProgramKey]] = {
         "Serve /metrics for Prometheus, /healthz and /readyz there; a port alone is for this machine only.",
         read_metrics_address,
     ),
+    "user": ProgramKey(
+        (),
+        '"www-data"',
+        "User that serves, once root has opened the ports; the one that starts it when not given.",
+        check_user,
+    ),
+    "group": ProgramKey((), '"www-data"', "Group of that user; the user's own when not given.", check_group),
     "log_format": ProgramKey(
         ("auto", "json", "logfmt"),
         '"auto"',

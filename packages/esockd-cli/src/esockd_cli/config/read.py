@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from esockd_cidr import Action
 from esockd_cli._errors import CommandError, UsageError
-from esockd_cli._handlers import find_handler
+from esockd_cli._handlers import find_handler, is_of_module
 from esockd_cli._listeners import (
     build_options,
     find_amplification,
@@ -29,7 +29,7 @@ from esockd_cli.config.problems import BadConfig, Problem
 from esockd_cli.config.schema import find_errors, read_tables
 from esockd_cli.config.source import Source, parse
 from esockd_core import OPTIONS, InvalidOption
-from esockd_core.handlers import ForwardHandler
+from esockd_core.handlers import ForwardHandler, discard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -53,6 +53,8 @@ class Configuration:
         openings: The listeners, one for each address.
         doubts: What is allowed, and mostly a mistake.
         files: The files that it names.
+        app_dir: The folder that modules are imported from.
+        lacks_modules: Whether handlers of modules are stood in for, until `with_modules`.
     """
 
     source: Source
@@ -60,6 +62,30 @@ class Configuration:
     openings: tuple[Opening, ...]
     doubts: tuple[str, ...]
     files: tuple[str, ...]
+    app_dir: Path
+    lacks_modules: bool = False
+
+    def with_modules(self) -> Configuration:
+        """The same with every handler imported.
+
+        Raises:
+            BadConfig: One cannot be.
+        """
+        if not self.lacks_modules:
+            return self
+        found: dict[str, Handler] = {}
+        problems: list[Problem] = []
+        for name, text in {each.name: each.handler_text for each in self.openings}.items():
+            try:
+                if is_of_module(text):
+                    found[name] = find_handler(text, self.app_dir, "app_dir")[1]
+            except CommandError as error:
+                path = ("listeners", name, "handler")
+                problems.append(self.source.problem(path, error.message, error.hint, error.code))
+        if problems:
+            raise BadConfig(problems)
+        openings = tuple(replace(each, handler=found.get(each.name, each.handler)) for each in self.openings)
+        return replace(self, openings=openings, lacks_modules=False)
 
     def warn(self) -> None:
         """Log what is mostly a mistake."""
@@ -67,25 +93,38 @@ class Configuration:
             logger.warning("%s: %s", self.source.file, doubt)
 
 
-def read_config(file: str, *, known: Mapping[object, Handler] | None = None) -> Configuration:
+def read_config(
+    file: str,
+    *,
+    known: Mapping[object, Handler] | None = None,
+    leaves_modules: Callable[[Mapping[str, Any]], bool] = lambda _: False,
+) -> Configuration:
     """Read a file, and make its handlers and options; nothing is opened.
 
     Args:
         file: The file.
         known: Handlers that were made before, by their marks, which are used again.
+        leaves_modules: Says by the table `[esockd]` whether handlers of modules are to be imported later.
 
     Raises:
         BadConfig: It cannot be used.
     """
-    return _Reader(parse(file), known or {}).read()
+    return _Reader(parse(file), known or {}, leaves_modules).read()
 
 
 class _Reader:
     """Makes listeners of the tables of one file, and collects what is wrong."""
 
-    def __init__(self, source: Source, known: Mapping[object, Handler]) -> None:
+    def __init__(
+        self,
+        source: Source,
+        known: Mapping[object, Handler],
+        leaves_modules: Callable[[Mapping[str, Any]], bool],
+    ) -> None:
         self._source = source
         self._known = known
+        self._may_leave_modules = leaves_modules
+        self._leaves_modules = False
         self._problems: list[Problem] = []
         self._doubts: list[str] = []
         self._openings: list[Opening] = []
@@ -97,12 +136,14 @@ class _Reader:
             self._problems.append(source.problem(path, message, hint))
         program, listeners = read_tables(source.data, source.folder)
         app_dir = source.folder / program.get("app_dir", ".")
+        self._leaves_modules = self._may_leave_modules(program)
         for name, table in listeners.items():
             self._read_listener(name, table, app_dir)
         self._problems.extend(find_collisions(source, self._openings))
         if self._problems:
             raise BadConfig(self._problems)
-        return Configuration(source, program, tuple(self._openings), tuple(self._doubts), tuple(self._files))
+        openings, doubts, files = tuple(self._openings), tuple(self._doubts), tuple(self._files)
+        return Configuration(source, program, openings, doubts, files, app_dir, self._leaves_modules)
 
     def _read_listener(self, name: str, table: Mapping[tuple[str, ...], Any], app_dir: Path) -> None:
         addresses: tuple[Address, ...] = table["listen",]
@@ -163,6 +204,8 @@ class _Reader:
         return None
 
     def _make_handler(self, text: str, values: Mapping[str, Any], app_dir: Path, mark: object) -> Handler:
+        if self._leaves_modules and is_of_module(text):
+            return discard  # in its place, until `Configuration.with_modules`
         return self._known.get(mark) or make_forwarder(text, values) or find_handler(text, app_dir, "app_dir")[1]
 
     def _read_password(self, table: Mapping[tuple[str, ...], Any]) -> bytes | None:

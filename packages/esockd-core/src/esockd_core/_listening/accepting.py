@@ -10,6 +10,7 @@ from esockd_core._connection.entrance import plan_entrance
 from esockd_core._errors import InvalidOption, ListenerClosed
 from esockd_core._listening.audited import audited
 from esockd_core._listening.rehearsing import Rehearsing
+from esockd_core._sockets.internet import require_permission
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,8 +96,10 @@ class Accepting(Rehearsing):
 
     async def _replace_sockets(self, address: Address, fresh: ListeningSockets | None) -> None:
         place = address
-        if fresh is None and address.port == 0:
-            place = replace(address, port=self._intake.last_port or 0)
+        if fresh is None:
+            if address.port == 0:
+                place = replace(address, port=self._intake.last_port or 0)
+            await require_permission(place)
         was_running, self._state = self._state == "running", "suspended"
         try:
             await self._intake.replace(place, fresh)

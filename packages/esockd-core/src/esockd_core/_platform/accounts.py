@@ -1,9 +1,21 @@
-"""Users and groups of this machine, by name (passwd(5), group(5) and other sources of the system)."""
+"""Users and groups of this machine (passwd(5), group(5) and other sources of the system), and becoming one of them."""
 
 from __future__ import annotations
 
 import grp
+import os
 import pwd
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from esockd_core._errors import EsockdError, InvalidOption
+
+LARGEST_ID: Final = 2**32 - 2  # the next one stands for "no change" (setresuid(2))
+STATUS: Final = Path("/proc/self/status")
+PERMITTED: Final = re.compile(rb"^CapPrm:\s*([0-9a-f]+)$", re.MULTILINE)
 
 
 def user_id(name: str) -> int:
@@ -22,3 +34,117 @@ def group_id(name: str) -> int:
         KeyError: If there is no such group.
     """
     return grp.getgrnam(name).gr_gid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """A user and groups that a process may have. Get one from `find_account`.
+
+    Attributes:
+        name: The name of the user; the number if the user has no name.
+        uid: The number of the user.
+        gid: The number of the group.
+        groups: The numbers of all groups, `gid` included.
+        home: The home folder of the user; "/" if none is known.
+    """
+
+    name: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    home: str
+
+    @property
+    def is_current(self) -> bool:
+        """Whether this process has this user and this group already."""
+        return (os.getuid(), os.geteuid(), os.getgid(), os.getegid()) == (self.uid, self.uid, self.gid, self.gid)
+
+    def become(self) -> None:
+        """Give this process this user and these groups for good. It does nothing if the process has them already.
+
+        Only root can. The environment, such as `HOME`, stays as it is. If this raises, the process may have some of the
+        new groups and should end.
+
+        Raises:
+            EsockdError: If the kernel refuses, or if the process could become root again.
+        """
+        if self.is_current:
+            return
+        try:
+            os.setgroups(self.groups)
+            os.setgid(self.gid)
+            os.setuid(self.uid)
+        except OSError as error:
+            who = f"{self.name} (uid {self.uid}, gid {self.gid})"
+            raise EsockdError(f"cannot become {who}: {error.strerror}") from error
+        if (flaw := _flaw(self)) is not None:
+            raise EsockdError(f"this process is {self.name} now, but {flaw}")
+
+
+def _flaw(account: Account) -> str | None:
+    """What this process has, or could do, that goes beyond the account it has taken; None if there is nothing."""
+    if set(os.getgroups()) - {account.gid} != set(account.groups) - {account.gid}:
+        return f"it has the groups {os.getgroups()}"
+    if account.uid == 0:
+        return None
+    try:
+        os.setuid(0)
+    except PermissionError:
+        pass
+    else:
+        return "it could become root again"
+    try:
+        found = PERMITTED.search(STATUS.read_bytes())
+    except OSError:
+        return None  # not Linux, or no /proc
+    return f"it has capabilities still: {found[1].decode()}" if found and int(found[1], 16) else None
+
+
+def find_account(user: str | None = None, group: str | None = None) -> Account:
+    """Find a user and its groups on this machine.
+
+    Args:
+        user: Its name or number; None for the user of this process.
+        group: The name or number of the group to have; None for the user's own.
+
+    Raises:
+        InvalidOption: If this machine does not know a name, if a number is out of bounds, or if the user is known by
+            its number only and no group is given.
+    """
+    entry = _entry(user)
+    uid = entry.pw_uid if entry is not None else os.geteuid() if user is None else _number("user", user)
+    if group is not None:
+        gid = _group(group)
+    elif entry is not None:
+        gid = entry.pw_gid
+    else:
+        reason = "the user database has no group for this number"
+        raise InvalidOption(reason, option="user", value=user or uid, hint="Name a group too.")
+    if entry is None:
+        return Account(name=str(uid), uid=uid, gid=gid, groups=(gid,), home="/")
+    groups = os.getgrouplist(entry.pw_name, gid)[: os.sysconf("SC_NGROUPS_MAX")]
+    return Account(name=entry.pw_name, uid=uid, gid=gid, groups=tuple(groups), home=entry.pw_dir or "/")
+
+
+def _entry(user: str | None) -> pwd.struct_passwd | None:
+    """The entry of a user; None for a number without one."""
+    if user is not None:
+        with suppress(KeyError):
+            return pwd.getpwnam(user)
+    with suppress(KeyError):
+        return pwd.getpwuid(os.geteuid() if user is None else _number("user", user))
+    return None
+
+
+def _group(group: str) -> int:
+    with suppress(KeyError):
+        return group_id(group)
+    return _number("group", group)
+
+
+def _number(option: str, text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise InvalidOption("this machine does not know the name", option=option, value=text)
+    if int(text) > LARGEST_ID:
+        raise InvalidOption(f"a number is at most {LARGEST_ID}", option=option, value=text)
+    return int(text)

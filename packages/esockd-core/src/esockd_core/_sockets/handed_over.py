@@ -1,7 +1,7 @@
-"""Listening sockets that pass from a program to the one that takes its place.
+"""Listening sockets that pass from a program to the one that takes its place, or were opened before their listener.
 
 A descriptor belongs to a whole process, and so do these two lists: the addresses that are open in this process, and the
-sockets that came with it and wait for the listener that asks for their address.
+sockets that wait for the listener that asks for their address.
 """
 
 from __future__ import annotations
@@ -18,19 +18,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class HandedOver:
-    """The sockets of one address that another program has opened.
+    """The sockets of one address that were opened before, mostly by another program.
 
     Attributes:
         address: The address as it was asked for.
         shares: The descriptors, those of each worker apart; all in one where there are no workers.
         file: Device and inode of the file of a Unix socket; None if there is none.
         is_lent: Whether that program may still go on with them.
+        is_own: Whether this program has opened them itself, with every option that they need.
     """
 
     address: str
     shares: tuple[tuple[int, ...], ...]
     file: tuple[int, int] | None = None
     is_lent: bool = False
+    is_own: bool = False
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -110,8 +112,14 @@ def receive(handed: Iterable[HandedOver]) -> None:
         _waiting.append(each)
 
 
+def keep(opened: OpenAddress) -> None:
+    """Take the sockets of an open address from their objects, and keep them for the listener that will ask for them."""
+    shares = tuple(tuple(sock.detach() for sock in share) for share in opened.shares)
+    _waiting.append(HandedOver(opened.asked, shares, is_lent=opened.is_lent, is_own=True))
+
+
 def take(address: str) -> HandedOver | None:
-    """Sockets of an address that came with this process, for one listener; None if there are none."""
+    """Sockets of an address that wait, for one listener; None if there are none."""
     found = next((each for each in _waiting if each.address == address), None)
     if found is not None:
         _waiting.remove(found)

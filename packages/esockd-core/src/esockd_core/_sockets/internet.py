@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from esockd_core._options.tcp import TcpOptions
     from esockd_core._options.udp import UdpOptions
 
+FIRST_FREE_PORT: Final = 1024
+"""The first port that everybody may open."""
 PORT_ATTEMPTS: Final = 16
 """How often to ask for another free port, if the one chosen for the first socket is taken for another."""
 
@@ -67,6 +69,24 @@ async def open_internet_sockets(address: Address, tcp: TcpOptions, udp: UdpOptio
         return _bind_on_one_port(endpoints, tcp, udp if address.is_datagram else None)
     except _BindFailure as failure:
         raise await _explain(failure, address) from failure.error
+
+
+async def require_permission(address: Address) -> None:
+    """See that this process may open the port of an address, which it may have open already.
+
+    Raises:
+        CannotBind: If the port is below 1024 and this process has lost the privilege, or if the name does not resolve.
+    """
+    if not 0 < (address.port or 0) < FIRST_FREE_PORT:
+        return
+    kind = socket.SOCK_DGRAM if address.is_datagram else socket.SOCK_STREAM
+    for endpoint in await _resolve(address):
+        try:
+            with socket.socket(endpoint.family, kind) as probe:
+                probe.bind(endpoint.sockaddr)
+        except OSError as error:
+            if error.errno == errno.EACCES:  # the kernel asks for the privilege before it looks who has the port
+                raise await _explain(_BindFailure(endpoint, error), address) from error
 
 
 async def _resolve(address: Address) -> list[Endpoint]:

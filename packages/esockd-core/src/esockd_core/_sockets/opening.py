@@ -126,6 +126,8 @@ async def open_sockets(
     if address.kind != "socket":
         opened.asked = str(address)
         note_open(opened)
+    if handed is not None and handed.is_own:
+        return opened
     if udp.multicast:
         _join(opened, udp)
     (udp if address.is_datagram else tcp).warn_of_capped_buffers(opened.sockets[0])

@@ -27,13 +27,14 @@ class SharedSockets:
     queue and give its index to another.
 
     Attributes:
+        opened: The same sockets, those of all processes.
         shares: The sockets of each process.
     """
 
     def __init__(
         self, opened: ListeningSockets, shares: Sequence[tuple[socket.socket, ...]], *, is_group: bool
     ) -> None:
-        self._opened = opened
+        self.opened: ListeningSockets = opened
         self._is_group = is_group
         self.shares = tuple(shares)
         for sock in self.all_sockets():
@@ -42,12 +43,12 @@ class SharedSockets:
     @property
     def addresses(self) -> tuple[str, ...]:
         """The bound addresses."""
-        return self._opened.addresses
+        return self.opened.addresses
 
     @property
     def port(self) -> int | None:
         """The port that all share; None for a Unix socket."""
-        return self._opened.port
+        return self.opened.port
 
     def all_sockets(self) -> tuple[socket.socket, ...]:
         """Each socket once."""
@@ -56,7 +57,7 @@ class SharedSockets:
     @property
     def is_left(self) -> bool:
         """Whether another program has taken over the address."""
-        return self._opened.is_left
+        return self.opened.is_left
 
     def steer(self, shares: Sequence[int]) -> None:
         """Let new clients go to some shares only, or to all if none is given.
@@ -64,15 +65,15 @@ class SharedSockets:
         Raises:
             OSError: If the kernel refuses.
         """
-        if self._is_group and not self._opened.is_left:
-            in_group = range(len(self._opened.shares))
+        if self._is_group and not self.opened.is_left:
+            in_group = range(len(self.opened.shares))
             chosen = [index for index in in_group if index % len(self.shares) in shares]
-            for sock in self._opened.shares[0]:
+            for sock in self.opened.shares[0]:
                 steer(sock, None if len(shares) in (0, len(self.shares)) else chosen)
 
     def close(self) -> None:
         """Remove a Unix path if it is still ours, and close every socket."""
-        self._opened.close()
+        self.opened.close()
         for sock in self.all_sockets():
             sock.close()
 

@@ -1,0 +1,279 @@
+"""`--user` and `--group`: root opens the ports, and nobody is served as root."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+import pytest
+import trustme
+from tests.cli.reachable import reachable_esockd
+from tests.cli.running import Instance, talk
+
+from esockd_cli import _serving_as
+from esockd_cli._account import read_account
+from esockd_cli._errors import CommandError
+from esockd_core.privileges import Account, find_account
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.cli.conftest import Command
+
+pytestmark = pytest.mark.timeout(240)
+
+NEEDS_ROOT: Final = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+NOBODY: Final = find_account("nobody")
+DAEMON: Final = find_account("nobody", "daemon")
+LIMIT_S: Final = 120.0  # an upgrade starts two programs
+LOW_PORTS: Final = count(random.Random(os.getpid()).randrange(600, 900))
+APP: Final = """\
+import os
+AT_IMPORT = os.getuid()
+async def handle(connection):
+    await connection.send(f"{AT_IMPORT} {os.getuid()} {os.getpid()}\\n".encode())
+"""
+
+
+def low_address() -> str:
+    """An address with a port that only root may open, for this test process alone: 127.0.0.0/8 is this machine."""
+    pid = os.getpid()
+    return f"127.{pid >> 16 & 255}.{pid >> 8 & 255}.{pid & 255}:{next(LOW_PORTS)}"
+
+
+def ask(address: str) -> list[int]:
+    """What `APP` answers: its user when it was imported, its user now, and its process."""
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port)), LIMIT_S) as client:
+        return [int(each) for each in client.makefile().readline().split()]
+
+
+def status_of(pid: int) -> dict[str, list[str]]:
+    """What the kernel says of a process (proc_pid_status(5))."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: rest.split() for name, _, rest in (line.partition(":") for line in lines)}
+
+
+def assert_is(account: Account, pid: int) -> None:
+    """See that a process has an account, and no way back."""
+    status = status_of(pid)
+    assert status["Uid"] == [str(account.uid)] * 4
+    assert status["Gid"] == [str(account.gid)] * 4
+    assert {int(each) for each in status["Groups"]} == set(account.groups)
+    assert {int(status[name][0], 16) for name in ("CapPrm", "CapEff", "CapInh", "CapAmb")} == {0}
+
+
+class OfUser(Instance):
+    """An instance whose program every user may read."""
+
+    limit_s = LIMIT_S
+
+
+@pytest.fixture(scope="module")
+def program() -> Iterator[tuple[tuple[str, ...], dict[str, str]]]:
+    with TemporaryDirectory(prefix="esockd-") as folder:
+        Path(folder).chmod(0o755)
+        yield reachable_esockd(Path(folder))
+
+
+@pytest.fixture
+def site(program: tuple[tuple[str, ...], dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that every user may read, with an app, and with a folder for control sockets that is nobody's."""
+    monkeypatch.setattr(OfUser, "program", program[0])
+    with TemporaryDirectory(prefix="esockd-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "app.py").write_text(APP)
+        (folder / "run").mkdir(mode=0o700)
+        shutil.chown(folder / "run", NOBODY.uid, NOBODY.gid)
+        control = {"ESOCKD_RUNTIME_DIR": f"{folder}/run"}
+        monkeypatch.setattr(OfUser, "variables", MappingProxyType({**program[1], **control}))
+        yield folder
+
+
+@NEEDS_ROOT
+def test_ports_are_opened_as_root_and_served_as_the_user(site: Path, loop: str) -> None:
+    address, metrics, path = low_address(), low_address(), site / "run/served"
+    log = site / "log"
+    options = ("--user", "nobody", "--metrics", metrics, "-i", "edge", "--loop", loop, "--log-file", str(log))
+    with OfUser("app:handle", address, f"unix:{path}", *options, cwd=site) as instance:
+        assert instance.read_address() == address
+        assert ask(address) == [NOBODY.uid, NOBODY.uid, instance.process.pid]
+        assert_is(NOBODY, instance.process.pid)
+        assert (site / "run/edge.sock").stat().st_uid == NOBODY.uid
+        assert path.stat().st_uid == NOBODY.uid
+        with socket.create_connection((metrics.partition(":")[0], int(metrics.rpartition(":")[2])), LIMIT_S) as client:
+            assert b" 200 " in talk(client, b"GET /healthz HTTP/1.1\r\n\r\n")
+        refused = instance.run("reopen", f"handle@{address}")
+        assert refused.status != 0
+        assert "ports below 1024 need root" in refused.err
+        assert ask(address) == [NOBODY.uid, NOBODY.uid, instance.process.pid]
+        answer = instance.stop()
+    assert answer.status == 0
+    assert not path.exists()
+    assert f"nobody may not write to {log}: SIGUSR1 cannot open it again" in log.read_text()
+
+
+@NEEDS_ROOT
+def test_workers_and_those_that_take_their_place_are_the_user(site: Path) -> None:
+    address = low_address()
+    options = ("--user", "nobody", "--group", "daemon", "--workers", "2", "-i", "edge")
+    with OfUser("app:handle", address, *options, cwd=site) as instance:
+        assert instance.read_address() == address
+        assert_is(DAEMON, instance.process.pid)
+        assert ask(address)[:2] == [NOBODY.uid, NOBODY.uid]
+        before = {each["pid"] for each in instance.run("stats", "--json").json["workers"]}
+        assert instance.run("restart").status == 0
+        workers = [each for each in instance.run("stats", "--json").json["workers"] if each["pid"] not in before]
+        assert len(workers) == 2
+        for each in workers:
+            assert_is(DAEMON, each["pid"])
+        assert ask(address)[:2] == [NOBODY.uid, NOBODY.uid]
+        assert instance.stop().status == 0
+
+
+@NEEDS_ROOT
+def test_a_configuration_names_the_user_and_what_only_root_may_read_is_not_read_again(
+    site: Path,
+) -> None:
+    address, secure = low_address(), low_address()
+    key = site / "key.pem"
+    issued = trustme.CA().issue_cert("localhost")
+    issued.cert_chain_pems[0].write_to_path(str(site / "cert.pem"))
+    issued.private_key_pem.write_to_path(str(key))
+    key.chmod(0o600)
+    (site / "edge.toml").write_text(
+        '[esockd]\nuser = "nobody"\ninstance = "edge"\n'
+        f'[listeners.app]\nhandler = "app:handle"\nlisten = "{address}"\n'
+        f'[listeners.tls]\nhandler = "echo"\nlisten = "tls://{secure}"\ncert = "cert.pem"\nkey = "key.pem"\n'
+    )
+    with OfUser("edge.toml", command="run", cwd=site) as instance:
+        assert [instance.read_address() for _ in range(2)] == [address, f"tls://{secure}"]
+        assert ask(address) == [NOBODY.uid, NOBODY.uid, instance.process.pid]
+        assert_is(NOBODY, instance.process.pid)
+
+        refused = instance.run("reload")
+        assert refused.status == 1
+        assert f'edge.toml:11: key = "{key}": it cannot be read: Permission denied.' in refused.err
+        assert ask(address)
+
+        shutil.chown(key, NOBODY.uid)
+        assert instance.run("reload").status == 0
+        pid = instance.run("upgrade", "--json").json["pid"]
+        try:
+            assert_is(NOBODY, pid)
+            deadline = time.monotonic() + LIMIT_S
+            while (answer := ask(address)) != [NOBODY.uid, NOBODY.uid, pid]:
+                assert time.monotonic() < deadline, f"{answer} still"
+        finally:
+            os.kill(pid, signal.SIGTERM)
+        assert instance.wait().status == 0
+
+
+@NEEDS_ROOT
+def test_a_worker_that_may_not_read_its_key_says_so(site: Path) -> None:
+    issued = trustme.CA().issue_cert("localhost")
+    issued.private_key_and_cert_chain_pem.write_to_path(str(site / "both.pem"))
+    (site / "both.pem").chmod(0o600)
+    options = ("--cert", str(site / "both.pem"), "--user", "nobody", "--workers", "1")
+    with OfUser("echo", f"tls://{low_address()}", *options) as instance:
+        status, out, err = instance.wait()
+    assert (status, out) == (2, "")
+    assert err == f"error: --cert {site}/both.pem: it cannot be read: Permission denied.\n"
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize("command", ["open", "run"])
+def test_a_module_that_only_root_may_read_is_told(site: Path, command: str) -> None:
+    folder = site / "own"
+    folder.mkdir(mode=0o700)
+    (folder / "app.py").write_text(APP)
+    (site / "edge.toml").write_text(
+        '[esockd]\nuser = "nobody"\napp_dir = "own"\n[listeners.app]\nhandler = "app:handle"\nlisten = "127.0.0.1:0"\n'
+    )
+    arguments = {
+        "open": ("app:handle", "127.0.0.1:0", "--app-dir", str(folder), "--user", "nobody"),
+        "run": (str(site / "edge.toml"),),
+    }[command]
+    with OfUser(*arguments, command=command) as instance:
+        status, out, err = instance.wait()
+    assert out == ""
+    assert f'this user may not read "{folder}"' in err
+    assert status == {"open": 2, "run": 3}[command]
+
+
+@NEEDS_ROOT
+def test_somebody_else_than_root_cannot_serve_as_another_user(site: Path) -> None:
+    done = subprocess.run(
+        [*OfUser.program, "open", "echo", "127.0.0.1:0", "--user", "daemon"],
+        env={**os.environ, **OfUser.variables},
+        user=NOBODY.uid,
+        group=NOBODY.gid,
+        extra_groups=[],
+        cwd=site,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == (
+        f"error: --user daemon: only root can serve as somebody else, and this is uid {NOBODY.uid}. "
+        "Start it as root, or as that user without this flag.\n"
+    )
+
+
+def test_the_user_that_runs_the_command_already_is_no_other_user(start: Callable[..., Command], loop: str) -> None:
+    own = ("--user", str(os.getuid()), "--group", str(os.getgid()))
+    command = start("open", "echo", "127.0.0.1:0", "--loop", loop, *own)
+    with command.connect(command.read_port()) as client:
+        assert talk(client, b"hello") == b"hello"
+    assert command.stop()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("user", "group", "text"),
+    [
+        ("no-such-user", None, "--user no-such-user: this machine does not know the name."),
+        (None, "no-such-group", "--group no-such-group: this machine does not know the name."),
+        ("3999999999", None, "--user 3999999999: the user database has no group for this number."),
+    ],
+)
+def test_a_user_that_there_is_not_is_a_wrong_command_line(user: str | None, group: str | None, text: str) -> None:
+    with pytest.raises(CommandError) as caught:
+        read_account(user, group)
+    assert (caught.value.message, caught.value.status) == (text, 2)
+
+
+def test_a_user_that_there_is_not_is_told_with_its_line(start: Callable[..., Command], tmp_path: Path) -> None:
+    (tmp_path / "edge.toml").write_text(
+        '[esockd]\nuser = "no-such-user"\n[listeners.echo]\nhandler = "echo"\nlisten = "127.0.0.1:0"\n'
+    )
+    status, _, err = start("run", "edge.toml").finish()
+    assert status == 3
+    assert err == 'error: edge.toml:2: user = "no-such-user": this machine does not know the name.\n'
+
+
+def test_variables_lead_to_the_folders_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "USER", "LOGNAME"):
+        monkeypatch.setenv(name, "root")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/0")
+    _serving_as._enter_environment(NOBODY)
+    assert (os.environ["HOME"], os.environ["USER"], os.environ["LOGNAME"]) == (NOBODY.home, "nobody", "nobody")
+    assert "XDG_RUNTIME_DIR" not in os.environ
+
+
+def test_a_program_that_the_user_may_not_read_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda path, _: path != os.__file__)
+    with pytest.raises(CommandError, match=f"nobody may not read {os.__file__}"):
+        _serving_as._require_program(NOBODY)
