@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[3]
 NETSTAT = "TcpExt: SyncookiesSent ListenOverflows ListenDrops\nTcpExt: 0 {} {}\nIpExt: InOctets\nIpExt: 5\n"
 SNMP = "Ip: Forwarding\nIp: 1\nUdp: InDatagrams RcvbufErrors\nUdp: 7 {}\nUdpLite: InDatagrams\nUdpLite: 0\n"
 SOCKSTAT = "sockets: used 27\nTCP: inuse 2 orphan 0 tw 7 alloc 10 mem {}\nUDP: inuse 0 mem 174\n"
+STATUS = "Name:\tesockd\nUid:\t0\t{}\t0\t0\nGid:\t0\t0\t0\t0\n"
 CLOCKS = "sys/devices/system/clocksource/clocksource0"
 HEALTHY = {
     "proc/net/netstat": NETSTAT.format(0, 0),
@@ -40,6 +41,7 @@ HEALTHY = {
     "proc/meminfo": "MemTotal:       8388608 kB\nMemFree:  1 kB\n",
     "proc/self/cgroup": "0::/\n",
     "proc/812/cgroup": "0::/system.slice/edge.service\n",
+    "proc/812/status": STATUS.format(33),
     f"{CLOCKS}/current_clocksource": "tsc\n",
     f"{CLOCKS}/available_clocksource": "tsc hpet acpi_pm\n",
 }
@@ -137,6 +139,7 @@ def test_nothing_is_found_about_a_machine_and_a_listener_that_are_well(well: Mac
             'tcp_mem="2000 4000 6000"',
         ),
         ("tcp-memory", "proc/net/sockstat", SOCKSTAT.format(2000), "error", "2000 pages", 'tcp_mem="2000 4000 6000"'),
+        ("root", "proc/812/status", STATUS.format(0), "warning", "as root", "--user NAME"),
         ("clock", f"{CLOCKS}/current_clocksource", "hpet", "warning", "hpet", "echo tsc | sudo tee /sys/devices"),
         ("backlog", "proc/sys/net/core/somaxconn", "128", "warning", "1024, .* 128", "somaxconn=1024"),
     ],
@@ -162,6 +165,7 @@ def test_what_the_kernel_tells_is_found(
         ("conntrack", "proc/sys/net/netfilter/nf_conntrack_max"),
         ("tcp-memory", "proc/net/sockstat"),
         ("tcp-memory", "proc/sys/net/ipv4/tcp_mem"),
+        ("root", "proc/812/status"),
         ("clock", f"{CLOCKS}/current_clocksource"),
         ("backlog", "proc/sys/net/core/somaxconn"),
         ("ports", "proc/sys/net/ipv4/ip_local_port_range"),

@@ -58,7 +58,7 @@ def test_one_listener_is_examined_and_the_mend_is_a_command_that_mends(edge: Ins
     status, out, err = edge.run("doctor", "echo@[::1]:0")
     assert status == 1
     assert "warning: echo@[::1]:0 of edge: keepalive is off" in out
-    assert "18 checks of this machine and 1 listener: " in err
+    assert "19 checks of this machine and 1 listener: " in err
     assert "127.0.0.1" not in out
     mends = [line.partition("mend  ")[2] for line in out.splitlines() if "mend  esockd " in line and "-i edge" in line]
     assert mends == [

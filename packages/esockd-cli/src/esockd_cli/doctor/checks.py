@@ -9,6 +9,7 @@ from esockd_cli.doctor import kernel, limits, listeners, python
 from esockd_cli.doctor.collector import look_at_collector
 from esockd_cli.doctor.findings import Check, Finding, NotSeen
 from esockd_cli.doctor.machine import CannotSee
+from esockd_cli.doctor.user import look_at_user
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ CHECKS: Final = (
         "python", "This Python is not a tested one, or the environment sets a slow debug mode.", python.look_at_python
     ),
     Check("event-loop", "uvloop is missing, or an instance runs on plain asyncio.", python.look_at_event_loop),
+    Check("root", "An instance serves as root.", look_at_user),
     Check("clock", "Reading the clock takes a system call.", kernel.look_at_clock),
     Check(
         "backlog-overflows",
