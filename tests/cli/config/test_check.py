@@ -71,6 +71,14 @@ def test_an_unknown_key_is_named_with_its_line_and_with_what_was_meant(check: Ch
     assert check(f"{ECHO}max_conections = 5\n") == (1, "", problem)
 
 
+def test_workers_in_a_file_are_refused_with_the_reason(check: Check) -> None:
+    problem = (
+        'error: edge.toml:2: unknown key "workers". A file is served by one process: a reload may open listeners, and '
+        "workers keep to those that they began with. esockd open has --workers.\n"
+    )
+    assert check(f"[esockd]\nworkers = 2\n{ECHO}") == (1, "", problem)
+
+
 WRONG = """\
 [esockd]
 loop = "asnycio"

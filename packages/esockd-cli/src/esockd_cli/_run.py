@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import threading
-import time
 from contextlib import nullcontext
-from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -26,6 +23,7 @@ from esockd_cli._log_file import reopen_log_file
 from esockd_cli._service import Service
 from esockd_cli._signals import Signals
 from esockd_cli._summary import summarize
+from esockd_cli._telling import Telling, longest
 from esockd_cli._upgrading import Upgrading
 from esockd_cli.metrics.endpoint import announce_metrics, serve_metrics
 from esockd_core import AlreadyOpen, InvalidOption, Server, SocketError
@@ -114,12 +112,11 @@ class Run:
         self._control = control
         self._file = file
         self._host = host
-        self._loop_name = loop_name
+        self._telling = Telling(output, loop_name)
         self._output = output
         self._listeners: list[Listener] = []
         self._service: Service
         self._tasks: TaskGroup | None = None
-        self._started_at = time.monotonic()
         self._summing_up = threading.Lock()
         self._is_summed_up = False
         self._upgrading = Upgrading(output, control, nullcontext if file is None else file.undisturbed)
@@ -284,25 +281,12 @@ class Run:
     def _announce(self, instance: str | None) -> None:
         for listener in self._listeners:
             self._announce_one(listener, instance)
-        loopback = [listener for listener in self._listeners if listener.address.kind == "loopback"]
-        for listener in loopback:
-            to_all = replace(listener.address, kind="everywhere", port=listener.port)
-            self._output.note(f"port {listener.port} is open to this machine only (loopback); {to_all} opens it to all")
-        watching = "" if instance is None else f"; watch it: esockd top -i {instance}"
-        self._output.note(f"serving on {self._loop_name}; Ctrl-C stops{watching}")
+        for listener in self._listeners:
+            self._telling.reach(listener.address, listener.port)
+        self._telling.serving(instance)
 
     def _announce_one(self, listener: Listener, instance: str | None) -> None:
-        for address in listener.addresses:
-            self._output.data(
-                f"{listener.name} listening on {address}",
-                event="listening",
-                listener=listener.name,
-                address=address,
-                port=listener.port,
-                loop=self._loop_name,
-                pid=os.getpid(),
-                instance=instance,
-            )
+        self._telling.listening(listener.name, listener.addresses, listener.port, instance)
 
     def _timeouts_s(self) -> list[float | None]:
         """How long the handlers of each listener may go on."""
@@ -310,17 +294,7 @@ class Run:
 
     def _tell_stop(self) -> None:
         connections = sum(len(listener.connections) for listener in self._listeners)
-        timeout_s = longest(self._timeouts_s())
-        patience = "as long as they take" if timeout_s is None else f"up to {timeout_s:g} s"
-        self._output.data(None, event="stopping", signal=self._signals.last_stop, connections=connections)
-        self._output.note(
-            f"{self._signals.last_stop}: closing"
-            + (
-                f"; {patience} for {connections} connection{'s'[: connections > 1]}; again to hurry"
-                if connections
-                else ""
-            )
-        )
+        self._telling.stopping(self._signals.last_stop, connections, self._timeouts_s())
 
     def _sum_up(self) -> None:
         if not self._summing_up.acquire(timeout=SUMMARY_S):
@@ -334,15 +308,7 @@ class Run:
 
     def _tell_summary(self, event: Literal["summary", "stopped"]) -> None:
         summaries = [summarize(listener.name, str(listener.address), listener.stats()) for listener in self._listeners]
-        self._output.data(
-            None,
-            event=event,
-            signal=self._signals.last_stop or None,
-            uptime=round(time.monotonic() - self._started_at, 3),
-            listeners=[summary.fields() for summary in summaries],
-        )
-        for summary in summaries:
-            self._output.note(str(summary))
+        self._telling.summary(event, self._signals.last_stop, summaries)
 
     def _stop_requested(self, count: int) -> None:
         """Never take longer than promised, whatever a handler does to the event loop."""
@@ -353,8 +319,3 @@ class Run:
         elif (timeout_s := longest(self._timeouts_s())) is not None:
             self._end.after(timeout_s + FORCE_AFTER_S)
         self._end.watch()
-
-
-def longest(timeouts_s: Sequence[float | None]) -> float | None:
-    """The longest of some timeouts, of which None is the longest of all."""
-    return None if None in timeouts_s else max((timeout_s or 0.0 for timeout_s in timeouts_s), default=0.0)

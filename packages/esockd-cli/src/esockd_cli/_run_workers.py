@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import time
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
@@ -18,11 +16,12 @@ from esockd_cli._errors import CommandError, ExitCode, UsageError
 from esockd_cli._failures import cannot_start
 from esockd_cli._forced_end import leave
 from esockd_cli._log_file import reopen_log_file
-from esockd_cli._run import choose_loop, longest
+from esockd_cli._run import choose_loop
 from esockd_cli._service import Service
 from esockd_cli._serving_as import serve_as
 from esockd_cli._signals import Signals
 from esockd_cli._summary import summarize
+from esockd_cli._telling import Telling
 from esockd_cli._upgrading import Upgrading
 from esockd_cli.metrics.endpoint import announce_metrics, serve_metrics
 from esockd_core import (
@@ -147,12 +146,11 @@ class WorkersRun:
     ) -> None:
         self._workers = workers
         self._opening = opening
-        self._loop_name = loop_name
+        self._telling = Telling(output, loop_name, workers.count)
         self._output = output
         self._control = upgrading.control
         self._host = host
         self._controls: tuple[ListenerControl, ...] = ()
-        self._started_at = time.monotonic()
         self._tasks: TaskGroup | None = None
         self._service: Service
         self._upgrading = upgrading
@@ -254,27 +252,10 @@ class WorkersRun:
     async def _announce(self, instance: str | None) -> None:
         statuses = [await control.get_status() for control in self._controls]
         for status in statuses:
-            for address in status.addresses:
-                self._output.data(
-                    f"{status.name} listening on {address}",
-                    event="listening",
-                    listener=status.name,
-                    address=address,
-                    port=status.port,
-                    loop=self._loop_name,
-                    pid=os.getpid(),
-                    workers=self._workers.count,
-                    instance=instance,
-                )
+            self._telling.listening(status.name, status.addresses, status.port, instance)
         for (where, _), status in zip(self._opening.addresses, statuses, strict=True):
-            if where.kind == "loopback":
-                to_all = replace(where, kind="everywhere", port=status.port)
-                note = f"port {status.port} is open to this machine only (loopback); {to_all} opens it to all"
-                self._output.note(note)
-        watching = "" if instance is None else f"; watch it: esockd top -i {instance}"
-        count = self._workers.count
-        many = f"{count} worker{'s'[: count != 1]}"
-        self._output.note(f"serving with {many} on {self._loop_name}; Ctrl-C stops{watching}")
+            self._telling.reach(where, status.port)
+        self._telling.serving(instance)
 
     async def _tell_stop(self) -> None:
         connections = 0
@@ -282,27 +263,14 @@ class WorkersRun:
         for control in self._controls:
             connections += (await control.get_stats()).current_connections
             timeouts_s.append(cast("float | None", (await control.get_options())["shutdown_timeout"]))
-        self._output.data(None, event="stopping", signal=self._signals.last_stop, connections=connections)
-        timeout_s = longest(timeouts_s)
-        patience = "as long as they take" if timeout_s is None else f"up to {timeout_s:g} s"
-        many = f"{connections} connection{'s'[: connections > 1]}"
-        more = f"; {patience} for {many}; again to hurry" if connections else ""
-        self._output.note(f"{self._signals.last_stop}: closing{more}")
+        self._telling.stopping(self._signals.last_stop, connections, timeouts_s)
 
     async def _tell_summary(self, event: Literal["summary", "stopped"]) -> None:
         summaries = []
         for control in self._controls:
             status: ListenerStatus = await control.get_status()
             summaries.append(summarize(status.name, status.address, await control.get_stats()))
-        self._output.data(
-            None,
-            event=event,
-            signal=self._signals.last_stop or None,
-            uptime=round(time.monotonic() - self._started_at, 3),
-            listeners=[summary.fields() for summary in summaries],
-        )
-        for summary in summaries:
-            self._output.note(str(summary))
+        self._telling.summary(event, self._signals.last_stop, summaries)
 
 
 def _leave_at_third(count: int) -> None:

@@ -114,6 +114,13 @@ LISTENER_KEYS: Final = {
     "key_password_env": "Variable of the environment that has this password; ESOCKD_KEY_PASSWORD when not given.",
 }
 UNLOCK_HINT: Final = "Name the file of the password with key_password_file, or its variable with key_password_env."
+# What the table [esockd] does not take, and why.
+NOT_HERE: Final = {
+    "workers": (
+        "A file is served by one process: a reload may open listeners, and workers keep to those that they began with. "
+        "esockd open has --workers."
+    ),
+}
 # Where what is written in the wrong place, or on a command line only, belongs.
 BELONGS: Final = {
     "allow": 'Write access_rules = ["allow 10.0.0.0/8", "deny all"].',
