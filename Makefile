@@ -19,7 +19,7 @@ ONCE := tests/tools tests/core/platform/test_elsewhere.py tests/integration/test
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export PYRIGHT_PYTHON_GLOBAL_NODE := off
 
-.PHONY: help echo test test-pythons lint format types contracts doc-examples docs option-tables plots wheels release bench clean ready-run ready-dev
+.PHONY: help echo test test-pythons lint format types contracts doc-examples docs option-tables plots wheels release bench bench-all clean ready-run ready-dev
 
 help: ## List the tasks
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -81,6 +81,9 @@ release: ready-dev ## Check, build, test and tag one package: PACKAGE=core
 
 bench: ready-dev ## Compare the echo listener with its peers; ARGS="--help" lists the options
 	$(BIN)/python benchmarks/echo.py $(ARGS)
+
+bench-all: ready-dev ## Run every benchmark, two hours; ARGS="--only REGEX" runs some
+	$(BIN)/python benchmarks/all.py $(ARGS)
 
 clean: ## Remove everything that make made
 	rm -rf .venv .venv-* .cache build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache benchmarks/load/build
