@@ -1,32 +1,27 @@
 """Connections on trio: a non-blocking socket, waited for with trio's own primitives.
 
-A read that got less than it asked for has emptied the kernel's buffer, so the next one waits first. Bytes that a send
-could not give to the kernel at once are kept and flushed by a separate task, so a cancelled send loses nothing.
+A read that got less than it asked for has emptied the kernel's buffer, so the next one waits first.
 """
 
 from __future__ import annotations
 
-import socket
-import ssl
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import trio
-from anyio import BrokenResourceError, BusyResourceError, ClosedResourceError
-from trio.lowlevel import checkpoint, checkpoint_if_cancelled, notify_closing, wait_readable, wait_writable
+from anyio import BrokenResourceError, ClosedResourceError
+from trio.lowlevel import checkpoint, checkpoint_if_cancelled, notify_closing, wait_readable
 
-from esockd_core._connection.entrance import EntranceRefused, closed_in_handshake
 from esockd_core._connection.face import READ_BYTES, TLS_CUT_SHORT
 from esockd_core._connection.names import name_of
 from esockd_core._connection.receiving import YIELD_EVERY
-from esockd_core._connection.stream import StreamBase
-from esockd_core._loops.trio.handled import HandledConnection
-from esockd_core._stats.reasons import RESET, TLS_FAILED
-from esockd_core._tls.engine import MAX_RECORD_BYTES, TlsEngine
+from esockd_core._loops.trio.handshaking import CIPHERTEXT_BYTES, TrioHandshaking
+from esockd_core._stats.reasons import RESET
 from esockd_core._tls.facts import describe_tls
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Coroutine
     from typing import Any
 
@@ -34,15 +29,13 @@ if TYPE_CHECKING:
     from esockd_core._connection.site import Site
     from esockd_core._loops.trio.side import TrioSide
     from esockd_core._options.listener import PeerName
-    from esockd_core._options.tls import TlsOptions
+    from esockd_core._tls.engine import TlsEngine
     from esockd_core._tls.facts import TlsInfo
 
-# With the record that the last read left unfinished this makes at most 64 KiB of plaintext.
-CIPHERTEXT_BYTES: Final = 65_536 - MAX_RECORD_BYTES
 WAITING: Final = True  # what `_receiver` is meanwhile; closing the socket wakes the task
 
 
-class TrioStream(StreamBase, HandledConnection):  # pyright: ignore[reportIncompatibleMethodOverride]
+class TrioStream(TrioHandshaking):  # pyright: ignore[reportIncompatibleMethodOverride]
     """A connection on trio."""
 
     __slots__ = (
@@ -90,6 +83,14 @@ class TrioStream(StreamBase, HandledConnection):  # pyright: ignore[reportIncomp
             self.socket_peername = ""
 
     # Receiving
+
+    async def _checkpoint(self) -> None:
+        self._unyielded += 1
+        if self._unyielded < YIELD_EVERY:
+            await checkpoint_if_cancelled()
+        else:
+            self._unyielded = 0
+            await checkpoint()
 
     async def _receive(self, max_bytes: int = sys.maxsize, end: type[Exception] = StopAsyncIteration) -> bytes:
         # What the base does, with its calls of the methods below written out: they are a twentieth of an echo.
@@ -268,121 +269,6 @@ class TrioStream(StreamBase, HandledConnection):  # pyright: ignore[reportIncomp
         if self._has_pending():
             self._side.nursery.start_soon(self._deliver_later)
 
-    # Sending
-
-    def _hand_over(self, data: bytes) -> None:
-        if self._kept is not None:
-            self._kept += data
-            self._note_unsent()
-            return
-        if self._engine is not None:
-            try:
-                data = self._engine.write(data)
-            except ssl.SSLError as error:
-                self._error = self._error or error
-                self.close_socket()
-                raise self._closed_error() from None
-        self._push(data)
-
-    def _push(self, data: bytes) -> None:
-        """Give bytes to the socket as far as it has room, and leave the rest to a task that waits for room.
-
-        Raises:
-            anyio.BrokenResourceError: If the peer is gone, and the socket is closed.
-        """
-        self._wire_bytes_out += len(data)
-        if not self._unsent:
-            try:
-                sent = self._socket.send(data)
-            except BlockingIOError:
-                sent = 0
-            except OSError as error:
-                self._break(error)
-                raise self._closed_error() from None
-            if sent == len(data):
-                return
-            self._unsent = bytearray(memoryview(data)[sent:])
-        else:
-            self._unsent += data  # a bytearray
-        if not self._flushing:
-            self._flushing = True
-            self._side.nursery.start_soon(self._flush)
-        self._note_unsent()
-
-    def _note_unsent(self) -> None:
-        waiting = self._unsent if self._kept is None else self._kept
-        paused = len(waiting) > self._site.options.write_buffer_bytes
-        if paused or not self._is_shaking:  # the end of a handshake is told before that there is room again
-            self._pause_writing(paused=paused)
-
-    async def _flush(self) -> None:
-        try:
-            while self._unsent:
-                with suppress(trio.ClosedResourceError):  # meant for a receiver, unless the socket is lost
-                    await wait_writable(self._socket)
-                if self._lost:
-                    return
-                with suppress(BlockingIOError):
-                    sent = self._socket.send(memoryview(self._unsent)[: READ_BYTES * 4])
-                    self._forget_sent(sent)
-                self._note_unsent()
-                self._answers_taken()
-            if self._eof_sent and self._kept is None:
-                self._shut_down_writing()
-        except OSError as error:
-            self._break(error)
-        finally:
-            self._flushing = False
-            self._wake_senders()
-
-    def _forget_sent(self, count: int) -> None:
-        if count == len(self._unsent):
-            self._unsent = b""
-        elif isinstance(self._unsent, bytearray):
-            del self._unsent[:count]
-
-    def _answers_taken(self) -> None:
-        if self._owes_answers and not self._write_paused:
-            self._owes_answers = False
-            if self._reading:
-                self._poll()
-
-    def _finish_sending(self) -> None:
-        if self._kept is not None:
-            return  # once the handshake is done
-        if self._engine is not None and (close_notify := self._engine.finish()):
-            with suppress(BrokenResourceError, ClosedResourceError):
-                self._push(close_notify)
-        if not self._unsent and not self._lost:
-            self._shut_down_writing()
-
-    def _shut_down_writing(self) -> None:
-        with suppress(OSError):  # the peer may be gone already
-            self._socket.shutdown(socket.SHUT_WR)
-
-    async def _wait_room(self) -> None:
-        if self._flushed is None:
-            self._flushed = trio.Event()
-        await self._flushed.wait()
-
-    async def wait_flushed(self) -> None:
-        """Return when the kernel has taken everything, or the socket is lost."""
-        while self._flushing and not self._lost:
-            await self._wait_room()
-
-    def _wake_senders(self) -> None:
-        if self._flushed is not None:
-            self._flushed.set()
-            self._flushed = None
-
-    async def _checkpoint(self) -> None:
-        self._unyielded += 1
-        if self._unyielded < YIELD_EVERY:
-            await checkpoint_if_cancelled()
-        else:
-            self._unyielded = 0
-            await checkpoint()
-
     # TLS
 
     def _has_tls(self) -> bool:
@@ -392,115 +278,6 @@ class TrioStream(StreamBase, HandledConnection):  # pyright: ignore[reportIncomp
         if self._info is None and self._engine is not None:
             self._info = describe_tls(self._engine.tls)
         return self._info
-
-    async def shake_hands(self, engine: TlsEngine, received: bytes) -> None:
-        """Do the handshake, and continue over TLS.
-
-        Args:
-            engine: A fresh one.
-            received: Bytes that came from the socket already.
-
-        Raises:
-            EntranceRefused: If it failed.
-            trio.ClosedResourceError: If this end was closed meanwhile.
-        """
-        raw = self._socket
-        plaintext = engine.feed(received) if received else b""
-        while True:
-            unsent = memoryview(engine.take())
-            self._wire_bytes_out += len(unsent)
-            while unsent:
-                try:
-                    unsent = unsent[raw.send(unsent) :]
-                except BlockingIOError:
-                    await wait_writable(raw)
-                except OSError as error:
-                    raise closed_in_handshake(engine, f"was lost ({error})") from None
-            if engine.error is not None:
-                raise EntranceRefused(TLS_FAILED, f"TLS handshake: {engine.why_failed()}")
-            if engine.handshaken:
-                break
-            await wait_readable(raw)
-            try:
-                data = raw.recv(CIPHERTEXT_BYTES)
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                raise closed_in_handshake(engine, f"was lost ({error})") from None
-            if not data:
-                raise closed_in_handshake(engine, "closed")
-            plaintext = engine.feed(data)
-        self._engine = engine
-        self._may_be_readable = True
-        if plaintext:
-            self.bytes_in += len(plaintext)
-            self._buffer(plaintext)
-
-    async def start_tls(self, options: TlsOptions, received: bytes = b"") -> None:
-        self._require_style(receives=True)
-        if self._receiver is not None:
-            raise BusyResourceError("receiving from")
-        unread = self._begin_tls(options, received)
-        try:
-            await self._go_on_with_tls(options, unread)
-        except trio.Cancelled:
-            self.abort()
-            raise
-
-    def start_tls_nowait(self, options: TlsOptions, received: bytes = b"") -> None:
-        self._require_style(receives=False)
-        unread = self._begin_tls(options, received)
-        if self._reading:
-            self._side.poller.remove(self._socket.fileno())
-        self._reading = True  # once it is done
-        self._side.nursery.start_soon(self._start_tls_for_callbacks, options, unread)
-
-    async def _start_tls_for_callbacks(self, options: TlsOptions, unread: bytes) -> None:
-        try:
-            await self._go_on_with_tls(options, unread)
-            if self._reading and not self._closing:
-                self._poll()
-        except (BrokenResourceError, ClosedResourceError):
-            pass  # `connection_lost` tells
-        except OSError as error:  # no memory for the poller
-            self._break(error)
-
-    def _begin_tls(self, options: TlsOptions, received: bytes) -> bytes:
-        unread = self._require_plain(options, received) + self._take_all_buffered()
-        self._is_shaking = True
-        self._kept = bytearray()
-        self._receiver = self._kept  # no other task may receive, and closing the connection wakes the handshake
-        self._site.waiting.handshakes[self] = self.now()
-        return unread
-
-    async def _go_on_with_tls(self, options: TlsOptions, unread: bytes) -> None:
-        try:
-            await self.wait_flushed()  # what was sent in the clear
-            if self._closing:
-                raise self._closed_error()
-            await self.shake_hands(TlsEngine(options.context), unread)
-        except EntranceRefused as refused:
-            self._kept = None
-            self._tls_refused(refused.why)
-            raise BrokenResourceError(refused.why) from None
-        except trio.ClosedResourceError:
-            raise self._closed_error() from None
-        else:
-            self._site.waiting.handshake_done(self, self.now())
-            kept, self._kept = self._kept, None
-            if kept and not self._closing:
-                self._hand_over(bytes(kept))
-            if self._eof_sent and not self._closing:
-                self._finish_sending()
-            if not self._closing:
-                self.driver.tls_started(self)
-        finally:
-            self._is_shaking = False
-            self._kept = self._receiver = None
-            if not self._lost:
-                self._note_unsent()
-            self._site.waiting.forget(self)
-            self._wake_senders()
 
     # Ending
 
