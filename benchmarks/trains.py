@@ -3,7 +3,8 @@
     python benchmarks/trains.py
 
 It measures the handler's own thread time while it sends, which includes the way through loopback to the client's
-receive buffer. The client reads everything between two measurements, and none of it is lost.
+receive buffer. The client reads everything between two measurements, and none of it is lost. Over DTLS, the records are
+sealed in that time, with AES-GCM.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ import argparse
 import asyncio
 import socket
 import sys
+import tempfile
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import anyio
+import trustme
 
-from esockd_core import DatagramConnection, open_listener
+from dtls import Client
+from esockd_core import DatagramConnection, DtlsOptions, open_listener
 from harness.machine import facts, share_cpus
 from harness.rounds import Sample, interleaved
 from harness.tables import figure, markdown
@@ -29,8 +34,8 @@ BUFFER_BYTES = 4 * 1024 * 1024
 NUMBERS = (4, 16, 64)
 
 
-async def cpu_us_per_datagram(style: str, number: int, options: argparse.Namespace) -> float:
-    """Send a number of datagrams again and again."""
+async def cpu_us_per_datagram(style: str, number: int, options: argparse.Namespace, certfile: Path | None) -> float:
+    """Send a number of datagrams again and again, over DTLS with a certificate."""
     datagrams = [bytes(options.size)] * number
     spent_ns: list[int] = []
 
@@ -44,24 +49,34 @@ async def cpu_us_per_datagram(style: str, number: int, options: argparse.Namespa
                     await connection.send(each)
             spent_ns.append(time.thread_time_ns() - before_ns)
 
-    async with open_listener("trains", "udp://127.0.0.1:0", handle) as listener:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+    given: dict[str, Any] = {} if certfile is None else {"dtls": DtlsOptions(certfile=certfile)}
+    async with open_listener(
+        "trains", "dtls://127.0.0.1:0" if given else "udp://127.0.0.1:0", handle, **given
+    ) as listener:
+        assert listener.port is not None
+        with Client(listener.port) as peer:
+            if given:
+                await asyncio.to_thread(peer.shake)
+            client = peer.socket
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
-            client.connect(("127.0.0.1", listener.port))
             client.setblocking(False)
             for _ in range(options.turns):
-                client.send(b"go")
+                if given:
+                    peer.send()
+                else:
+                    client.send(b"go")
                 for _ in range(number):
                     await anyio.wait_readable(client)
-                    client.recv(options.size)
+                    client.recv(65_536)
     return sum(spent_ns) / 1000 / number / len(spent_ns)
 
 
 def cases() -> Iterable[str]:
     """Every case by its name."""
-    for number in NUMBERS:
-        yield f"send, {number} datagrams"
-        yield f"send_many, {number} datagrams"
+    for kind in ("", ", DTLS"):
+        for number in NUMBERS:
+            yield f"send, {number} datagrams{kind}"
+            yield f"send_many, {number} datagrams{kind}"
 
 
 def main() -> None:
@@ -75,11 +90,19 @@ def main() -> None:
         print(f"- {name}: {told}")
     print(f"- {options.size} bytes, {options.turns} turns a round, {options.rounds} rounds, asyncio\n", flush=True)
 
-    def take(name: str) -> Sample:
-        style, _, rest = name.partition(", ")
-        return Sample(asyncio.run(cpu_us_per_datagram(style, int(rest.partition(" ")[0]), options)), {})
+    with tempfile.TemporaryDirectory() as folder:
+        certfile = Path(folder) / "server.pem"
+        trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(certfile))
 
-    results = interleaved(list(cases()), options.rounds, take, lambda line: print(line, file=sys.stderr, flush=True))
+        def take(name: str) -> Sample:
+            style, _, rest = name.partition(", ")
+            certificate = certfile if name.endswith("DTLS") else None
+            number = int(rest.partition(" ")[0])
+            return Sample(asyncio.run(cpu_us_per_datagram(style, number, options, certificate)), {})
+
+        results = interleaved(
+            list(cases()), options.rounds, take, lambda line: print(line, file=sys.stderr, flush=True)
+        )
     rows = []
     for name, series in results.items():
         against = results[name.replace("send_many", "send")]
