@@ -32,7 +32,7 @@ def test_the_first_page_names_every_recipe() -> None:
     assert [page for page in PAGES if f"]({page}.md)" not in first_page] == []
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", [page for page in PAGES if page != BY_A_TEST_OF_ITS_OWN])
 def test_every_command_of_a_recipe_does_what_it_says(page: str, tmp_path: Path, require_tool: RequireTool) -> None:
     if page == "load-balancer" and not NGINX_MODULE.exists():
@@ -42,7 +42,7 @@ def test_every_command_of_a_recipe_does_what_it_says(page: str, tmp_path: Path, 
     assert take_tour(FOLDER / f"{page}.md", tmp_path, require_tool) >= 2
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_the_program_of_the_recipe_is_replaced_by_its_next_version_and_no_client_is_lost(tmp_path: Path) -> None:
     port = steady_port()
     page = (FOLDER / f"{BY_A_TEST_OF_ITS_OWN}.md").read_text()

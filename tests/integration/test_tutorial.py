@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "tutorial.md"
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_every_step_of_the_tutorial_does_what_it_says(tmp_path: Path, require_tool: RequireTool) -> None:
     require_tool("openssl")
     assert take_tour(PAGE, tmp_path, require_tool) > 10
