@@ -55,6 +55,7 @@ BENCHMARKS: Final = (
     Benchmark("datagram-turns", "datagram_turns.py"),
     Benchmark("trains", "trains.py"),
     Benchmark("dtls", "dtls.py"),
+    Benchmark("dtls-flood", "dtls_flood.py"),
     Benchmark("rehearse", "rehearse.py --rounds 7"),
     Benchmark("instructions-rehearse", "instructions.py rehearse"),
     Benchmark("commands", "commands.py --rounds 10"),
