@@ -170,11 +170,11 @@ async def test_what_goes_wrong_is_counted_by_its_kind_and_ends_in_time(
 ) -> None:
     async with serving(serve) as port:
         begun = time.monotonic()
-        tally = (await load(port, is_opened=None, requests=None, duration=0.5, timeout=0.5, rate=rate)).tally
-        assert time.monotonic() - begun < 20  # a bound of the load, and no matter of speed
+        timeout = 0.5 if serve is silent else 60.0  # what is to be seen has to come first, on a busy machine too
+        tally = (await load(port, is_opened=None, requests=12, duration=60.0, timeout=timeout, rate=rate)).tally
+        assert time.monotonic() - begun < 60
         seen = {*tally.errors} - {"unsent"}
         assert seen & kinds, tally.as_dict()
-        # On a busy machine, something may also take longer than the half second.
         assert seen <= kinds | {"connect_timeout", "timeout", "reset"}
 
 
