@@ -33,7 +33,7 @@ class Served:
 
     async def connect(self, source: str = "127.0.0.1") -> socket.socket:
         """A client; the kernel has accepted it, and perhaps no worker yet."""
-        client = socket.create_connection(("127.0.0.1", self.port), 5, (source, 0))
+        client = socket.create_connection(("127.0.0.1", self.port), 60, (source, 0))
         client.setblocking(False)
         self.clients.append(client)
         return client

@@ -36,14 +36,14 @@ class Worker:
     state: str = "running"
     was_retired: bool = False
     rehearsals: dict[int, RehearsalReport | None] = field(default_factory=dict)
-    told: Any = None  # what is asked instead of the listener
+    stand_in: Any = None  # what is asked instead of the listener
 
     def __str__(self) -> str:
         return f"worker {self.generation}"
 
     def control(self, _: int) -> ListenerControl:
         """Its part of the listener."""
-        return cast("ListenerControl", self.told or self.listener)
+        return cast("ListenerControl", self.stand_in or self.listener)
 
 
 class Refusing:

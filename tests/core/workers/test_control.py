@@ -11,6 +11,7 @@ import anyio
 import pytest
 from tests.core.tls_clients import AUTHORITY, client_context
 from tests.core.workers.conftest import ECHO, Served, ask, ask_all, eventually
+from tests.ports import steady_address
 
 from esockd_core import (
     AddressInUse,
@@ -26,6 +27,7 @@ from esockd_core import (
     TlsOptions,
     open_listener,
 )
+from esockd_core._remote.remote_listener import RemoteListener
 from esockd_core.workers import WorkerListener, Workers
 from esockd_ratelimit import TokenBucket
 
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.core.workers.conftest import Serve
+
+    from esockd_core import OptionPlan
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
 
@@ -135,9 +139,17 @@ async def test_a_change_that_one_worker_refuses_is_undone_in_the_others(
 async def test_a_change_that_a_worker_does_not_answer_is_undone_in_the_others(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("esockd_core.workers._asking.CHANGE_S", 0.3)
+    set_options = RemoteListener.set_options
+    asked: list[RemoteListener] = []
+
+    async def ask_the_last_one_briefly(control: RemoteListener, **changes: Any) -> OptionPlan:
+        asked.append(control)
+        with anyio.fail_after(0.3 if len(asked) == 2 else None):
+            return await set_options(control, **changes)
+
+    monkeypatch.setattr(RemoteListener, "set_options", ask_the_last_one_briefly)
     async with serve(stuck_timeout=None, options={"max_connections": 7}) as served:
-        victim = max(served.pids())
+        victim = served.workers._supervisor.live()[-1].pid
         os.kill(victim, signal.SIGSTOP)
         with pytest.raises(ControlError, match="does not answer: nothing was changed"):
             await served.listener.set_options(max_connections=5)
@@ -172,14 +184,14 @@ async def test_a_suspended_listener_leaves_its_clients_in_the_queue_even_over_a_
 
 async def connect_until_refused(served: Served) -> None:
     """Connect again and again: the descriptors of a worker are gone when its process is."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while True:
             (await served.connect()).close()
             await anyio.sleep(0.01)
 
 
 async def test_drain_serves_who_is_queued_lets_handlers_finish_and_closes_everywhere(serve: Serve) -> None:
-    async with serve(options={"shutdown_timeout": 10.0}) as served:
+    async with serve(address=steady_address(), options={"shutdown_timeout": 60.0}) as served:
         clients = [await served.connect() for _ in range(20)]
         assert await ask_all(clients) == [b"hello"] * 20
         async with anyio.create_task_group() as task_group:
@@ -222,15 +234,18 @@ async def test_unix_sockets_are_shared_and_removed_at_the_end(serve: Serve, tmp_
     path = tmp_path / "echo.sock"
     async with serve(address=f"unix:{path}", options={"max_connections": 5}):
         answers: list[bytes] = []
+        all_answered = anyio.Event()
 
         async def come() -> None:
             async with await anyio.connect_unix(path) as client:
                 try:
                     await client.send(b"hello")
                     answers.append(await client.receive())
-                    await anyio.sleep(1)
                 except (anyio.EndOfStream, anyio.BrokenResourceError):
                     answers.append(b"")
+                if len(answers) == 12:
+                    all_answered.set()
+                await all_answered.wait()  # and keep its place so long
 
         async with anyio.create_task_group() as task_group:
             for _ in range(12):
@@ -248,7 +263,7 @@ async def test_tls_options_cross_to_the_workers_and_are_read_anew_by_each(
     listener = WorkerListener(
         name="echo", address="tls://127.0.0.1:0", handler="esockd_core.handlers:echo", options=options
     )
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         async with Workers([listener], count=2, loop=loop) as workers:
             (control,) = workers.listeners()
             await control.set_tls()

@@ -201,7 +201,7 @@ async def test_clients_beyond_the_room_wait_in_the_queue_until_any_worker_has_ma
         clients = [await served.connect() for _ in range(12)]
         served_ones: list[socket.socket] = []
         waiting = list(clients)
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             while waiting:
                 await next_served(served, waiting, served_ones)
                 assert (await served.listener.get_stats()).current_connections <= 4

@@ -182,14 +182,14 @@ async def test_a_limit_is_rehearsed_over_all_workers_and_made_live_in_all(limit:
 async def test_a_rehearsal_begins_in_every_worker_or_in_none() -> None:
     async with workers_here() as crew:
         first, second = crew.workers
-        second.told = Refusing(second.listener, InvalidOption("not here", option="x"), "rehearse")
+        second.stand_in = Refusing(second.listener, InvalidOption("not here", option="x"), "rehearse")
         with pytest.raises(InvalidOption, match="not here"):
             await crew.control.rehearse(max_connections=3)
         assert await crew.control.get_rehearsal() is None
         assert await first.listener.get_rehearsal() is None
         assert crew.replaced == []
 
-        second.told = None
+        second.stand_in = None
         await crew.control.rehearse(max_connections=3)
         with pytest.raises(RehearsalConflict, match="already"):
             await crew.control.rehearse(max_connections=4)
@@ -206,7 +206,7 @@ async def test_a_rehearsal_that_one_worker_does_not_make_live_goes_on_in_all() -
     async with workers_here(access_rules=["deny 10.0.0.0/8"]) as crew:
         first, second = crew.workers
         await crew.control.rehearse("deny 127.0.0.9", max_connections=3, max_conn_rate="1/h burst 2")
-        second.told = Refusing(second.listener, InvalidOption("not here", option="x"), "set_options")
+        second.stand_in = Refusing(second.listener, InvalidOption("not here", option="x"), "set_options")
         with pytest.raises(InvalidOption, match="not here"):
             await crew.control.commit_rehearsal()
 
@@ -217,7 +217,7 @@ async def test_a_rehearsal_that_one_worker_does_not_make_live_goes_on_in_all() -
             assert [str(rule) for rule in worker.listener.access_rules.rules] == ["deny 10.0.0.0/8"]
         clients = [await crew.connect(0), await crew.connect(1), await crew.connect(0)]
         assert (await report(crew)).refused == {"closed_rate_limited": 1}
-        second.told = None
+        second.stand_in = None
         assert (await crew.control.commit_rehearsal()).state == "committed"
         assert first.listener.options.max_connections == second.listener.options.max_connections == 3
         for client in clients:
@@ -241,7 +241,7 @@ async def test_what_somebody_else_has_changed_since_is_not_overwritten() -> None
 async def test_what_cannot_be_rehearsed_is_refused_before_any_worker_is_asked() -> None:
     async with workers_here(access_rules=["deny 10.0.0.0/8"]) as crew:
         for worker in crew.workers:
-            worker.told = Refusing(worker.listener, AssertionError("it was asked"), "rehearse", "cancel_rehearsal")
+            worker.stand_in = Refusing(worker.listener, AssertionError("it was asked"), "rehearse", "cancel_rehearsal")
         for rules, changes in (
             ((), {}),
             (("deny 10.0.0.0/8",), {}),
