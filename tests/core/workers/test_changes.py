@@ -84,6 +84,39 @@ async def test_a_worker_that_cannot_take_a_change_back_is_replaced() -> None:
         assert (await crew.control.get_access_rules()).rules == ()
 
 
+class Undoing:
+    """A worker that takes a change back only while others do, or whose end of the connection is broken."""
+
+    def __init__(self, control: ListenerControl, met: list[object], error: Exception | None = None) -> None:
+        self._control, self._met, self._error = control, met, error
+
+    def __getattr__(self, name: str) -> Any:
+        return self._undo if name == "replace_rules" else getattr(self._control, name)
+
+    async def _undo(self, *rules: str) -> None:
+        self._met.append(self)
+        await until(lambda: len(self._met) == 3)
+        if self._error is not None:
+            raise self._error
+        await self._control.replace_rules(*rules)
+
+
+async def test_workers_take_a_change_back_all_at_once_and_one_that_fails_at_it_keeps_no_other_from_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("esockd_core.workers._asking.CHANGE_S", 60.0)
+    async with workers_here(4) as crew:
+        met: list[object] = []
+        for worker, error in zip(crew.workers, (None, None, ValueError("an answer of another kind")), strict=False):
+            worker.stand_in = Undoing(worker.listener, met, error)
+        refuse(crew.workers[3], "deny")
+        with pytest.raises(InvalidOption, match="not here"):
+            await crew.control.deny("192.0.2.1")
+        assert crew.replaced == [crew.workers[2]]
+        assert "worker 2 cannot take a change back" in caplog.text
+        assert [len(worker.listener.access_rules) for worker in crew.workers] == [0, 0, 1, 0]
+
+
 class Deaf:
     """A worker that answers nothing."""
 

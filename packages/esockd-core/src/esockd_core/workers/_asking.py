@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
     from esockd_core.workers._model import Model
     from esockd_core.workers._process import WorkerProcess
 
+logger = logging.getLogger("esockd_core")
+
 ASK_S: Final = 1.0  # for a worker to answer; one that is busy longer is left out, or counts as it last told
-CHANGE_S: Final = 5.0  # for a worker to make a change
+CHANGE_S: Final = 5.0  # for a worker to make a change, and for all of them to take it back
 
 
 Change: TypeAlias = "Callable[[ListenerControl], Awaitable[Any]]"
@@ -107,16 +110,30 @@ class Asking:
             changed.append(process)
 
     async def _take_back(self, undo: Change | None, changed: list[WorkerProcess]) -> None:
-        """Let workers take a change back. One that does not is replaced by a process that never heard of it."""
-        with anyio.CancelScope(shield=True):
-            for process in reversed(changed):
-                control, is_back = process.control(self._model.number), False
-                if undo is not None and control is not None:
-                    with anyio.move_on_after(CHANGE_S), suppress(EsockdError):
-                        await undo(control)
-                        is_back = True
-                if not is_back:
-                    self._crew.replace_soon(process)
+        """Let workers take a change back, all at once.
+
+        One that does not, for whatever reason, is replaced by a process that never heard of it.
+        """
+        left = set(changed)
+
+        async def take_back(process: WorkerProcess, undo: Change, control: ListenerControl) -> None:
+            try:
+                await undo(control)
+                left.remove(process)
+            except EsockdError:
+                pass
+            except Exception:
+                logger.exception("%s cannot take a change back", process)
+
+        with anyio.move_on_after(CHANGE_S, shield=True):
+            async with anyio.create_task_group() as task_group:
+                for process in changed:
+                    control = process.control(self._model.number)
+                    if undo is not None and control is not None:
+                        task_group.start_soon(take_back, process, undo, control)
+        for process in changed:
+            if process in left:
+                self._crew.replace_soon(process)
 
     def _require_open(self) -> None:
         if self._model.state not in ("running", "suspended"):
