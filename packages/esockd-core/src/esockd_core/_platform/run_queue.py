@@ -11,8 +11,9 @@ NS_PER_S: Final = 10**9
 def waited_s(pid: int) -> float:
     """Seconds in which the main thread of a process could run and no processor was free for it.
 
-    From /proc/PID/schedstat (Documentation/scheduler/sched-stats.rst of Linux). 0 where the system does not tell, or
-    once the process is gone.
+    From /proc/PID/schedstat (Documentation/scheduler/sched-stats.rst of Linux). The kernel adds a wait once it is over
+    (sched_info_arrive): one that still lasts is not part of the number. 0 where the system does not tell, or once the
+    process is gone.
     """
     try:
         return int(Path(f"/proc/{pid}/schedstat").read_bytes().split()[1]) / NS_PER_S
