@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
-import os
 import random
 import socket
+import sys
 from pathlib import Path
 from typing import Final
 
 FIRST: Final = 12_000
-NUMBERS: Final = random.Random(os.getpid())  # test processes that run side by side take different ports
+
+_claims: list[socket.socket] = []  # open until this process ends, and with them the names that they are bound to
+_given: set[int] = set()
 
 
 def first_client_port() -> int:
@@ -22,15 +24,36 @@ def first_client_port() -> int:
 
 
 def steady_port() -> int:
-    """A port of this machine that is free, and that the kernel gives to nobody who does not name it.
+    """A port that is free, that the kernel gives only to who names it, and that no other test is given.
 
     A port that was bound as port 0 and closed may belong to a client of another test a moment later.
     """
     last = max(first_client_port(), FIRST + 1000)
     while True:
-        port = NUMBERS.randrange(FIRST, last)
-        if _is_free(port, socket.SOCK_STREAM) and _is_free(port, socket.SOCK_DGRAM):
+        port = random.randrange(FIRST, last)
+        if _claim(port) and _is_free(port, socket.SOCK_STREAM) and _is_free(port, socket.SOCK_DGRAM):
             return port
+
+
+def _claim(port: int) -> bool:
+    """Whether the port is this caller's for the life of this process.
+
+    On Linux that holds against the test processes beside this one too: only one of them can have the abstract socket.
+    """
+    if port in _given:
+        return False
+    if sys.platform == "linux":
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            claim.bind(f"\0esockd-test-port-{port}")
+        except OSError as error:
+            claim.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
+            return False
+        _claims.append(claim)
+    _given.add(port)
+    return True
 
 
 def _is_free(port: int, kind: socket.SocketKind) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.cli.running import Instance, connect, talk
+from tests.ports import steady_address, steady_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def edge() -> Iterator[Instance]:
     """One listener."""
-    with Instance("echo", "127.0.0.1:0", "-i", "edge") as instance:
+    with Instance("echo", steady_address(), "-i", "edge") as instance:
         instance.read_port()
         yield instance
 
@@ -158,9 +159,10 @@ def test_drain_ends_connections_within_its_timeout_and_the_process_with_status_0
 
 
 def test_close_closes_one_listener_of_several() -> None:
-    with Instance("echo", "127.0.0.1:0", "[::1]:0") as instance:
-        port = instance.read_port()
-        assert instance.run("close", "echo@127.0.0.1:0", "--json").json["state"] == "closed"
+    port = steady_port()
+    with Instance("echo", f"127.0.0.1:{port}", "[::1]:0") as instance:
+        assert instance.read_port() == port
+        assert instance.run("close", f"echo@127.0.0.1:{port}", "--json").json["state"] == "closed"
         with pytest.raises(ConnectionRefusedError):
             connect(port)
         assert instance.run("close") == (0, "", "echo is closed\n")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
+from tests.ports import steady_port
 
 from esockd_proxyproto import Endpoint, decode
 
@@ -76,9 +77,7 @@ def test_one_command_is_a_gateway_with_rules_and_a_rate(start: Callable[..., Any
 
 
 def test_a_unix_upstream_takes_over_from_one_that_refuses(start: Callable[..., Any], tmp_path: Path) -> None:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        refusing = unused.getsockname()[1]
+    refusing = steady_port()
     with upstream(socket.AF_UNIX, f"{tmp_path}/upstream"):
         command = start("open", f"forward:127.0.0.1:{refusing},unix:{tmp_path}/upstream", "127.0.0.1:0")
         assert ask(command, command.read_port()) == b"hello"

@@ -14,6 +14,7 @@ import pytest
 import trustme
 from anyio.streams.tls import TLSStream
 from tests.integration.programs import running
+from tests.ports import steady_port
 
 from esockd_core import Listener, StreamConnection, TlsOptions, UpstreamTlsOptions, open_listener
 from esockd_core.handlers import ForwardHandler
@@ -167,9 +168,7 @@ async def test_redis_behind_a_gateway(folder: Path, tmp_path: Path, require_tool
 
 async def test_openssl_as_an_upstream(folder: Path, require_tool: Callable[[str], str]) -> None:
     openssl = require_tool("openssl")
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
+    port = steady_port()
     command = [
         openssl,
         "s_server",

@@ -237,20 +237,20 @@ async def handle(connection):
 
 def test_a_removed_listener_serves_its_connections_to_their_end(run: Run, tmp_path: Path, loop: str) -> None:
     (tmp_path / "app.py").write_text(STUBBORN)
+    port = steady_port()
     head = f'[esockd]\nloop = "{loop}"\n'
-    leaving = '[listeners.leaving]\nhandler = "app:handle"\nlisten = "127.0.0.1:0"\nshutdown_timeout = "none"\n'
+    leaving = f'[listeners.leaving]\nhandler = "app:handle"\nlisten = "127.0.0.1:{port}"\nshutdown_timeout = "none"\n'
     edge = run(head + ECHO + leaving, listeners=2)
-    port = int(edge.addresses[1].rpartition(":")[2])
     with connect(port) as client:
         assert talk(client, b"before") == b"before"
-        assert edge.reload(head + ECHO).out == "leaving 127.0.0.1:0: drained\n"
+        assert edge.reload(head + ECHO).out == f"leaving 127.0.0.1:{port}: drained\n"
         with pytest.raises(ConnectionRefusedError):
             connect(port)
         answer = edge.reload(head + ECHO + leaving)
         assert answer.status == 1
-        assert "listener leaving on 127.0.0.1:0 is open already" in answer.err
+        assert f"listener leaving on 127.0.0.1:{port} is open already" in answer.err
         assert talk(client, b"after") == b"after"
-    assert edge.read_log_until("closed leaving").startswith("closed leaving 127.0.0.1:0: 1 accepted")
+    assert edge.read_log_until("closed leaving").startswith(f"closed leaving 127.0.0.1:{port}: 1 accepted")
     assert edge.stop().status == 0
 
 

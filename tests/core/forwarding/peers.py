@@ -90,11 +90,3 @@ def open_files() -> int:
     """Descriptors of this process."""
     gc.collect()
     return len(list(Path("/proc/self/fd").iterdir()))
-
-
-def reserved_port() -> int:
-    """A port where nobody listens."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port: int = unused.getsockname()[1]
-        return port

@@ -16,10 +16,10 @@ from tests.core.forwarding.peers import (
     forwarding,
     open_files,
     read_all,
-    reserved_port,
     reset,
     upstream,
 )
+from tests.ports import steady_port
 
 from esockd_core._loops.asyncio.forward import UpstreamDriver
 from esockd_core._loops.trio import forward as trio_forward
@@ -59,7 +59,7 @@ async def ask(listener: Listener) -> bytes:
 
 
 async def test_a_client_without_an_upstream_is_closed_and_the_log_says_why(caplog: pytest.LogCaptureFixture) -> None:
-    port = reserved_port()
+    port = steady_port()
     async with forwarding(ForwardHandler(("127.0.0.1", port))) as listener:
         assert await ask(listener) == b""
         await until(lambda: not listener.connections)
@@ -78,7 +78,7 @@ async def test_a_listener_does_not_forward_to_itself(caplog: pytest.LogCaptureFi
 
 
 async def test_the_log_stays_bounded_while_nobody_is_served(caplog: pytest.LogCaptureFixture) -> None:
-    async with forwarding(ForwardHandler(("127.0.0.1", reserved_port()))) as listener:
+    async with forwarding(ForwardHandler(("127.0.0.1", steady_port()))) as listener:
         for _ in range(40):
             assert await ask(listener) == b""
         await until(lambda: not listener.connections)
@@ -98,7 +98,7 @@ async def test_an_upstream_that_never_answers_is_given_up_after_the_timeout(capl
 async def test_the_next_upstream_takes_over_from_one_that_refuses_or_never_answers() -> None:
     with silent() as address:
         async with upstream(echo) as port:
-            upstreams = [("127.0.0.1", reserved_port()), address, ("127.0.0.1", port)]
+            upstreams = [("127.0.0.1", steady_port()), address, ("127.0.0.1", port)]
             async with forwarding(ForwardHandler(upstreams, connect_timeout=0.3)) as listener:
                 assert await ask(listener) == b"hello"
                 assert await ask(listener) == b"hello"
@@ -142,14 +142,14 @@ def resolving(monkeypatch: pytest.MonkeyPatch, *places: tuple[str, int]) -> None
 async def test_every_address_of_a_name_is_tried_within_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     with silent() as address:
         async with upstream(echo) as port:
-            resolving(monkeypatch, ("127.0.0.1", reserved_port()), address, ("127.0.0.1", port))
+            resolving(monkeypatch, ("127.0.0.1", steady_port()), address, ("127.0.0.1", port))
             async with forwarding(ForwardHandler("redis.test:6379", connect_timeout=0.9)) as listener:
                 assert await ask(listener) == b"hello"
 
 
 async def test_a_name_is_resolved_for_each_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     async with upstream(echo) as port:
-        resolving(monkeypatch, ("127.0.0.1", reserved_port()))
+        resolving(monkeypatch, ("127.0.0.1", steady_port()))
         async with forwarding(ForwardHandler("redis.test:6379")) as listener:
             assert await ask(listener) == b""
             resolving(monkeypatch, ("127.0.0.1", port))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 from tests.core.conftest import connect, connect_stream, rest
+from tests.ports import steady_address
 
 from esockd_core import CallbackHandler, Handler, StreamConnection, open_listener
 
@@ -34,7 +35,7 @@ async def test_a_handler_does_not_see_the_variables_of_who_changed_the_listener(
     handler: Handler, change: Literal["resume", "reopen"]
 ) -> None:
     WHO.set("whoever opened it")
-    async with open_listener("tell", "127.0.0.1:0", handler, linger_timeout=0) as listener:
+    async with open_listener("tell", steady_address(), handler, linger_timeout=0) as listener:
         await listener.suspend()
         with connect(listener) as queued:
             WHO.set("whoever changed it")

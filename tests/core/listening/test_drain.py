@@ -9,6 +9,7 @@ import anyio
 import pytest
 from tests.core.conftest import Echo, connect, connect_stream, echo, rest, until
 from tests.core.listening.conftest import say_goodbye
+from tests.ports import steady_address
 
 from esockd_core import CallbackHandler, Connection, InvalidOption, StreamConnection, handlers, open_listener
 
@@ -45,7 +46,7 @@ async def test_a_draining_listener_takes_nobody_new_but_lets_handlers_finish(han
             pass
 
     patient = Patient() if isinstance(handler, CallbackHandler) else handler
-    async with open_listener("echo", "127.0.0.1:0", patient) as listener, anyio.create_task_group() as tasks:
+    async with open_listener("echo", steady_address(), patient) as listener, anyio.create_task_group() as tasks:
         port = listener.port
         assert port is not None
         with connect(listener) as client:

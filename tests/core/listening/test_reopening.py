@@ -85,8 +85,7 @@ async def test_who_moves_and_has_too_few_descriptors_for_acceptors_stays(monkeyp
 
 
 async def test_who_has_too_few_descriptors_for_acceptors_does_not_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as reserved:
-        address = reserved.getsockname()
+    address = steady_address()
     with monkeypatch.context() as patch:
         patch.setattr(socket.socket, "dup", no_more_descriptors)
         with pytest.raises(CannotBind, match="each acceptor: 1"):
@@ -101,7 +100,7 @@ def no_more_descriptors(sock: socket.socket) -> socket.socket:
 
 async def test_a_listener_moves_to_another_address_or_stays_where_it_is() -> None:
     async with Server() as server:
-        listener = await server.open("echo", "127.0.0.1:0", echo)
+        listener = await server.open("echo", steady_address(), echo)
         other = await server.open("other", "127.0.0.1:0", echo)
         old = listener.port
         with pytest.raises(AddressInUse):

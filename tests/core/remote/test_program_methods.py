@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 from tests.core.remote.conftest import by_hand
+from tests.ports import steady_address
 
 from esockd_core import (
     ControlClient,
@@ -113,9 +114,10 @@ async def test_a_method_may_not_have_the_name_of_another_one() -> None:
 async def test_the_sockets_of_a_listener_are_closed_once_it_drains(tmp_path: Path) -> None:
     from tests.core.conftest import echo  # noqa: PLC0415
 
-    with anyio.fail_after(20):
+    address = steady_address()
+    with anyio.fail_after(60):
         async with Server() as server, anyio.create_task_group() as task_group:
-            old = await server.open("old", "127.0.0.1:0", echo)
+            old = await server.open("old", address, echo)
             async with await anyio.connect_tcp("127.0.0.1", old.port or 0) as client:
                 await client.send(b"x")
                 assert await client.receive() == b"x"
@@ -123,9 +125,5 @@ async def test_the_sockets_of_a_listener_are_closed_once_it_drains(tmp_path: Pat
                 await old.wait_draining()
                 assert old.addresses == ()
                 assert old.state == "draining"
-                new = await server.open("new", f"127.0.0.1:{old_port(old)}", echo)
+                new = await server.open("new", address, echo)
                 await new.kill()
-
-
-def old_port(listener: Any) -> int:
-    return int(listener._intake.last_port)

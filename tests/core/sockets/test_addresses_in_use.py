@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 from tests.core.sockets.conftest import Intercepted, opened, refusal
+from tests.ports import steady_port
 
 from esockd_core._errors import AddressInUse
 from esockd_core._options.tcp import TcpOptions
@@ -47,9 +48,7 @@ async def test_who_listens_between_our_bind_and_our_listen_keeps_the_address(mon
                 rival.listen(1)
                 super().listen(backlog)
 
-        with closing(socket.socket()) as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = steady_port()
         monkeypatch.setattr(socket, "socket", Overtaken)
         assert f"is already in use by this process (pid {os.getpid()})" in await rival_wins(port)
         assert rival.getsockname() == ("127.0.0.1", port)

@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 import pytest
 from tests.core.sockets.conftest import Intercepted, exchange, opened, refusal
+from tests.ports import steady_address, steady_port
 
 from esockd_core._errors import AddressInUse, CannotBind
 from esockd_core._options.tcp import TcpOptions
@@ -84,7 +85,7 @@ async def test_udp_opens_bound_datagram_sockets() -> None:
 
 @pytest.mark.parametrize("scheme", ["tcp", "tls", "udp", "dtls"])
 async def test_the_bound_addresses_are_texts_that_name_the_same_sockets_again(scheme: str) -> None:
-    with await opened(f"{scheme}://127.0.0.1:0") as listening:
+    with await opened(f"{scheme}://{steady_address()}") as listening:
         (text,) = listening.addresses
         port = listening.port
     with await opened(text) as again:
@@ -93,7 +94,7 @@ async def test_the_bound_addresses_are_texts_that_name_the_same_sockets_again(sc
 
 
 async def test_close_can_be_called_again_and_frees_the_address_at_once() -> None:
-    listening = await opened("127.0.0.1:0")
+    listening = await opened(steady_address())
     listening.close()
     listening.close()
     assert all(sock.fileno() == -1 for sock in listening.sockets)
@@ -102,7 +103,7 @@ async def test_close_can_be_called_again_and_frees_the_address_at_once() -> None
 
 
 async def test_an_address_opens_again_although_old_connections_linger_in_time_wait() -> None:
-    listening = await opened("127.0.0.1:0")
+    listening = await opened(steady_address())
     with socket.create_connection(("127.0.0.1", listening.port or 0), 10):
         accepted, _ = listening.sockets[0].accept()
         accepted.close()  # this side closes first, so this side waits
@@ -175,12 +176,8 @@ async def test_a_machine_without_ipv6_does_with_ipv4(address: str, lacks: str, m
 
 
 async def test_all_or_nothing_when_the_second_address_is_taken() -> None:
-    with ExitStack() as stack:
-        # A port that only IPv6 has in use: keep its IPv4 twin until the last moment, for other programs want ports too.
-        twin = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        port = twin.getsockname()[1]
-        stack.enter_context(socket.create_server(("::1", port), family=socket.AF_INET6))
-        twin.close()
+    port = steady_port()
+    with socket.create_server(("::1", port), family=socket.AF_INET6):
         assert f"[::1]:{port} is already in use" in await refusal(port)
         with socket.create_server(("127.0.0.1", port)):
             pass  # nothing of ours is left there
