@@ -7,12 +7,14 @@ Nothing leaves this machine. At the end it says what publishes the release. CONT
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -55,9 +57,19 @@ class Package:
         return (part[1], part[2].strip()) if part else ("", "")
 
 
+@cache
+def names_of_a_repository() -> frozenset[str]:
+    """The variables by which git tells its hooks which repository they are about, such as GIT_DIR."""
+    told = subprocess.run(["git", "rev-parse", "--local-env-vars"], stdout=subprocess.PIPE, text=True, check=True)
+    return frozenset(told.stdout.split())
+
+
 def git(root: Path, *arguments: str) -> str:
-    """What a git command prints."""
-    return subprocess.run(["git", *arguments], cwd=root, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    """What a git command prints about the repository at `root`, whatever repository a hook runs for."""
+    environment = {name: value for name, value in os.environ.items() if name not in names_of_a_repository()}
+    return subprocess.run(
+        ["git", *arguments], cwd=root, env=environment, stdout=subprocess.PIPE, text=True, check=True
+    ).stdout.strip()
 
 
 def problems(root: Path, short_name: str) -> list[str]:
@@ -65,7 +77,7 @@ def problems(root: Path, short_name: str) -> list[str]:
     packages = {name: Package(root, name) for name in check_wheels.NAMES if (root / f"packages/esockd-{name}").is_dir()}
     package = packages.pop(short_name)
     found = []
-    if git(root, "status", "--porcelain"):
+    if git(root, "status", "--porcelain", "--untracked-files=normal"):
         found.append("the working tree has changes: commit them, so that what is built is what is tagged")
     if git(root, "tag", "--list", package.tag):
         found.append(f"{package.tag} is tagged already: raise the version in its pyproject.toml")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -62,7 +63,12 @@ class Repository:
 
 
 @pytest.fixture
-def repository(tmp_path: Path, require_tool: RequireTool) -> Repository:
+def repository(tmp_path: Path, require_tool: RequireTool, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    """A repository that neither the user's settings nor a hook of another repository reach."""
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     return Repository(tmp_path, require_tool("git"))
 
 
@@ -72,6 +78,14 @@ def test_a_package_that_is_ready_has_no_problems(repository: Repository) -> None
     assert problems(repository.root, "core") == []
 
 
+def test_a_git_hook_of_another_repository_does_not_change_what_is_looked_at(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_DIR", str(repository.root / "of-the-other-one"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(repository.root / "index-of-the-other-one"))
+    assert problems(repository.root, "cidr") == []
+
+
 def test_a_version_is_released_once(repository: Repository) -> None:
     repository.release("cidr")
     [problem] = problems(repository.root, "cidr")
@@ -79,6 +93,7 @@ def test_a_version_is_released_once(repository: Repository) -> None:
 
 
 def test_everything_has_to_be_committed(repository: Repository) -> None:
+    repository.git("config", "status.showUntrackedFiles", "no")
     (repository.root / "forgotten.py").touch()
     [problem] = problems(repository.root, "cidr")
     assert problem.startswith("the working tree has changes")
