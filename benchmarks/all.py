@@ -92,21 +92,26 @@ def run(benchmark: Benchmark, also: Sequence[str]) -> bool:
     load = os.getloadavg()[0]
     print(f"== {benchmark.name}: {shown}", flush=True)
     began = time.monotonic()
-    done = subprocess.run(
-        [python_for(benchmark.group), f"benchmarks/{words[0]}", *words[1:]],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
+    printed, failure = output_of(benchmark, words)
     when = f"On {time.strftime('%Y-%m-%d')}, at a load average of {load:.1f} before."
-    failed = f"\n**It failed with exit code {done.returncode}.**\n" if done.returncode else ""
+    failed = f"\n**It {failure}.**\n" if failure else ""
     (ROOT / FOLDER / f"{benchmark.name}.md").write_text(
-        f"# {benchmark.name}\n\n    {shown}\n\n{when}\n{failed}\n{done.stdout}"
+        f"# {benchmark.name}\n\n    {shown}\n\n{when}\n{failed}\n{printed}"
     )
-    outcome = f"failed with exit code {done.returncode}" if done.returncode else f"{FOLDER / benchmark.name}.md"
+    outcome = failure or FOLDER / f"{benchmark.name}.md"
     print(f"== {benchmark.name}: {outcome}, {time.monotonic() - began:.0f} s", flush=True)
-    return not done.returncode
+    return not failure
+
+
+def output_of(benchmark: Benchmark, words: Sequence[str]) -> tuple[str, str]:
+    """What it prints, and how it failed: "" if it did not."""
+    try:
+        python = python_for(benchmark.group)
+    except subprocess.CalledProcessError:  # the lines above it say why
+        return "", f"failed: the environment for the group {benchmark.group} could not be made"
+    command = [str(python), f"benchmarks/{words[0]}", *words[1:]]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    return done.stdout, f"failed with exit code {done.returncode}" if done.returncode else ""
 
 
 def main() -> None:

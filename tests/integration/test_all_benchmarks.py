@@ -58,6 +58,22 @@ def test_one_that_fails_is_told_and_stops_no_other(
     assert "| a table | ['--rounds', '2']" in good
 
 
+def test_one_whose_environment_cannot_be_made_stops_no_other(
+    bench_all: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "benchmarks" / "good.py").write_text("print('| a table |')")
+    names = [bench_all.Benchmark("lonely", "good.py", group="bench-nothing"), bench_all.Benchmark("good", "good.py")]
+    monkeypatch.setattr(bench_all, "BENCHMARKS", names)  # and the folder has no `tools` that make an environment
+
+    with pytest.raises(SystemExit, match="error: these failed: lonely"):
+        run(bench_all, monkeypatch)
+
+    written = tmp_path / "build" / "benchmarks"
+    told = "**It failed: the environment for the group bench-nothing could not be made.**"
+    assert told in (written / "lonely.md").read_text()
+    assert "| a table |" in (written / "good.md").read_text()
+
+
 def test_a_pattern_that_matches_none_is_an_error(
     bench_all: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
