@@ -151,7 +151,7 @@ def to_svg(plot: Plot, bars: list[Bar]) -> str:
 
 
 def digits(figure: float) -> int:
-    """How many digits a figure has after its point: three in all, as far as there are so many."""
+    """How many decimals a figure has: two at most, and none beyond its third digit."""
     return 0 if figure >= 100 or figure == 0 else 1 if figure >= 10 else 2
 
 
