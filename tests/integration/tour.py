@@ -91,12 +91,12 @@ class Tour:
         elif command.startswith("nc "):
             self.talk(command, shown)
         elif "s_client" in command:
-            with self.start(command) as program:
-                stdin, stdout = cast("IO[str]", program.stdin), cast("IO[str]", program.stdout)
-                stdin.write(f"{shown[0]}\n")
-                stdin.flush()
-                assert stdout.readline() == f"{shown[1]}\n"
-                program.terminate()
+            program = self.start(command)
+            self.stack.callback(end, program)
+            stdin, stdout = cast("IO[str]", program.stdin), cast("IO[str]", program.stdout)
+            stdin.write(f"{shown[0]}\n")
+            stdin.flush()
+            assert stdout.readline() == f"{shown[1]}\n"
         else:
             result = subprocess.run(
                 shlex.split(command),
