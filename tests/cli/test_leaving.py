@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.patience import PATIENCE_S
 
 from esockd_cli._host import Host
 from esockd_cli._output import Output
@@ -54,16 +55,16 @@ def test_it_lets_the_other_thread_finish_the_summary(run: Run, capsys: Any, monk
 
     def stats(listener: Listener) -> Stats:
         is_reading.set()
-        assert may_go_on.wait(10)
+        assert may_go_on.wait(PATIENCE_S)
         return stats_of(listener)
 
     monkeypatch.setattr(Listener, "stats", stats)
     monkeypatch.setattr("esockd_cli._run.SUMMARY_S", 20.0)
     other = threading.Thread(target=run._sum_up)
     other.start()
-    assert is_reading.wait(10)
+    assert is_reading.wait(PATIENCE_S)
     threading.Timer(0.05, may_go_on.set).start()
     with pytest.raises(Left):
         run._end.force()
-    other.join(10)
+    other.join(PATIENCE_S)
     assert "0 accepted" in capsys.readouterr().err

@@ -14,6 +14,7 @@ import pytest
 from anyio.abc import SocketStream
 from anyio.lowlevel import checkpoint
 from tests.core.tls_clients import AUTHORITY
+from tests.patience import PATIENCE_S
 
 from esockd_core import CallbackHandler, ConnectionEvent, Handler, Listener, StreamConnection, TlsOptions, open_listener
 from esockd_proxyproto import Endpoint, ProxyHeader, encode
@@ -54,10 +55,10 @@ def connect(listener: Listener, source: str | None = None) -> socket.socket:
     """A client in the kernel's queue: the loop need not run for that."""
     assert listener.port is not None
     if source is None:  # binding takes a port that no other connection has: thousands of clients may find none
-        client = socket.create_connection(("127.0.0.1", listener.port), 5)
+        client = socket.create_connection(("127.0.0.1", listener.port), PATIENCE_S)
     else:
         host = "::1" if ":" in source else "127.0.0.1"
-        client = socket.create_connection((host, listener.port), 5, (source, 0))
+        client = socket.create_connection((host, listener.port), PATIENCE_S, (source, 0))
     client.setblocking(False)
     return client
 
@@ -72,7 +73,7 @@ async def answer(client: socket.socket, question: bytes = b"hello") -> bytes:
     """What the peer sends until it sent as much as the question, or finished."""
     client.sendall(question)
     answered = b""
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         while len(answered) < len(question):
             await anyio.wait_readable(client)
             chunk = client.recv(65_536)
@@ -85,7 +86,7 @@ async def answer(client: socket.socket, question: bytes = b"hello") -> bytes:
 async def rest(client: socket.socket) -> bytes:
     """What the peer still sends until it finishes."""
     received = b""
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE_S):
         while True:
             await anyio.wait_readable(client)
             chunk = client.recv(65_536)
@@ -125,7 +126,7 @@ async def give_up(waiting: Callable[[], Awaitable[object]]) -> None:
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait for what no event announces."""
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE_S):
         while not condition():  # noqa: ASYNC110
             await anyio.sleep(0.01)
 
@@ -157,11 +158,11 @@ class EventCount:
 
 @pytest.fixture
 def serve() -> Serve:
-    """Give an async context manager: a listener for a handler, and a client of it, both closed within 20 seconds."""
+    """Give an async context manager: a listener for a handler, and a client of it, both closed within `PATIENCE_S`."""
 
     @asynccontextmanager
     async def serve(handler: Handler, **options: Any) -> AsyncIterator[tuple[Listener, SocketStream]]:
-        with anyio.fail_after(20):
+        with anyio.fail_after(PATIENCE_S):
             async with open_listener("test", "127.0.0.1:0", handler, **options) as listener:
                 assert listener.port is not None
                 async with await anyio.connect_tcp("127.0.0.1", listener.port) as client:

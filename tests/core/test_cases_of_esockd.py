@@ -18,6 +18,7 @@ import anyio.to_thread
 import pytest
 from tests.core.conftest import echo, reasons
 from tests.core.tls_clients import AUTHORITY, client_context, run
+from tests.patience import PATIENCE_S
 
 from esockd_core import InvalidOption, Listener, ProxyOptions, StreamConnection, TlsOptions, open_listener
 
@@ -38,7 +39,7 @@ V2_SOURCE = ("127.50.210.1", 64032)
 
 @asynccontextmanager
 async def proxied(**proxy: Any) -> AsyncIterator[tuple[Listener, SocketStream]]:
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         async with open_listener("pp", "127.0.0.1:0", echo, proxy_protocol=ProxyOptions(**proxy)) as listener:
             assert listener.port is not None
             async with await anyio.connect_tcp("127.0.0.1", listener.port) as client:
@@ -116,7 +117,7 @@ def issue(folder: Path, name: str, *identities: str) -> Path:
 
 def connect(listener: Listener, context: ssl.SSLContext) -> ssl.SSLSocket:
     assert listener.port is not None
-    raw = socket.create_connection(("127.0.0.1", listener.port), timeout=10)
+    raw = socket.create_connection(("127.0.0.1", listener.port), timeout=PATIENCE_S)
     return context.wrap_socket(raw, server_hostname="localhost")
 
 
@@ -133,7 +134,7 @@ def common_name(client: ssl.SSLSocket) -> str:
 async def test_update_tls_options(tmp_path: Path) -> None:
     """t_update_tls_options: set_options merges, reset_options replaces, and open connections go on."""
     first, changed = issue(tmp_path, "Server"), issue(tmp_path, "Changed")
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         async with open_listener("echo_tls", "tls://127.0.0.1:0", echo, tls=TlsOptions(certfile=first)) as listener:
             with await run(lambda: connect(listener, client_context())) as one:
                 with pytest.raises(InvalidOption, match="needs client_ca"):
@@ -199,7 +200,7 @@ async def test_peercert(tmp_path: Path, identities: tuple[str, ...], expected: l
 
     context = client_context()
     context.load_cert_chain(issue(tmp_path, "CLIENT", *identities))
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         async with open_listener("peercert", "tls://127.0.0.1:0", look, tls=tls) as listener:
             with await run(lambda: connect(listener, context)) as client:
                 assert await run(lambda: client.recv(4)) == b"seen"

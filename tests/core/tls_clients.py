@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 import trustme
+from tests.patience import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,7 @@ def client_context(version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
 def dial(listener: Listener, sent: bytes = b"") -> socket.socket:
     """A blocking client, which has sent something."""
     assert listener.port is not None
-    client = socket.create_connection(("127.0.0.1", listener.port), timeout=10)
+    client = socket.create_connection(("127.0.0.1", listener.port), timeout=PATIENCE_S)
     client.sendall(sent)
     return client
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
+from tests.patience import PATIENCE_S
 
 from esockd_core import ControlClient, InstanceUnreachable, find_control_sockets
 
@@ -66,13 +67,13 @@ def program(
 async def test_a_program_is_inspected_changed_and_closed_from_another_process(
     program: subprocess.Popen[str],
 ) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         async with ControlClient("edge") as client:
             assert client.greeting.pid == program.pid
             listener = client.listener("echo")
             port = (await listener.get_status()).port
             assert port is not None
-            with socket.create_connection(("127.0.0.1", port), 5) as user:
+            with socket.create_connection(("127.0.0.1", port), PATIENCE_S) as user:
                 user.sendall(b"hello")
                 assert user.recv(5) == b"hello"
                 assert (await listener.get_stats()).accepted == 1
@@ -80,16 +81,16 @@ async def test_a_program_is_inspected_changed_and_closed_from_another_process(
                 with suppress(ConnectionResetError):
                     assert user.recv(5) == b""
             await listener.close()
-        assert await anyio.to_thread.run_sync(program.wait, 10) == 0
+        assert await anyio.to_thread.run_sync(program.wait, PATIENCE_S) == 0
     assert find_control_sockets() == {}
 
 
 async def test_a_socket_left_behind_by_a_killed_program_is_told_from_a_live_one(
     program: subprocess.Popen[str],
 ) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         os.kill(program.pid, signal.SIGKILL)
-        await anyio.to_thread.run_sync(program.wait, 10)
+        await anyio.to_thread.run_sync(program.wait, PATIENCE_S)
         assert list(find_control_sockets()) == ["edge"]
         with pytest.raises(InstanceUnreachable, match="has ended"):
             async with ControlClient("edge"):
@@ -102,7 +103,7 @@ async def test_a_socket_left_behind_by_a_killed_program_is_told_from_a_live_one(
 
 async def test_any_program_can_ask(program: subprocess.Popen[str]) -> None:
     with socket.socket(socket.AF_UNIX) as plain:
-        plain.settimeout(5)
+        plain.settimeout(PATIENCE_S)
         plain.connect(str(find_control_sockets()["edge"]))
         plain.sendall(b'{"id":1,"method":"listeners"}\n')
         with plain.makefile() as lines:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import anyio
 import pytest
+from tests.patience import PATIENCE_S
 
 from esockd_cli.top import live
 from esockd_cli.top.frame import Frame, ListenerFrame, ListenerKey, Lost, Wanted
@@ -50,7 +51,7 @@ class Viewer:
         self._news.set()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        with anyio.fail_after(20):
+        with anyio.fail_after(PATIENCE_S):
             while not condition():
                 self._news = anyio.Event()
                 await self._news.wait()
@@ -85,7 +86,7 @@ async def watch(path: Path, viewer: Viewer, recorder: Recorder | None = None) ->
 
 def connect(listener: Listener, source: str = "127.0.0.1") -> socket.socket:
     assert listener.port is not None
-    return socket.create_connection(("127.0.0.1", listener.port), 10, source_address=(source, 0))
+    return socket.create_connection(("127.0.0.1", listener.port), PATIENCE_S, source_address=(source, 0))
 
 
 def counted(viewer: Viewer) -> tuple[int, int]:
@@ -110,7 +111,7 @@ async def test_a_frame_has_the_sums_of_all_workers_and_then_each_of_them(path: P
     async with Workers([given], count=2) as workers, ControlServer(workers, "edge", path=path), watch(path, viewer):
         (control,) = workers.listeners()
         port = (await control.get_status()).port or 0
-        clients = [socket.create_connection(("127.0.0.1", port), 10) for _ in range(8)]
+        clients = [socket.create_connection(("127.0.0.1", port), PATIENCE_S) for _ in range(8)]
 
         def all_are_counted() -> bool:
             frame = viewer.newest if viewer.seen and isinstance(viewer.seen[-1], Frame) else None

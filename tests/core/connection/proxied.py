@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
+from tests.patience import PATIENCE_S
 
 from esockd_core import CallbackHandler, StreamConnection, open_listener
 from esockd_proxyproto import Command, Endpoint, ProxyHeader, Tlv, TlvType, encode
@@ -47,7 +48,7 @@ class Tell(CallbackHandler):
 
 @asynccontextmanager
 async def proxied(handler: Handler, **options: Any) -> AsyncIterator[Listener]:
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         async with open_listener("proxied", "127.0.0.1:0", handler, **{"proxy_protocol": True, **options}) as listener:
             yield listener
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 from tests.core.tls_clients import client_context
+from tests.patience import PATIENCE_S
 
 from esockd_core import open_listener
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 @asynccontextmanager
 async def serving(handler: Handler, **options: Any) -> AsyncIterator[Listener]:
     address = "tls://127.0.0.1:0" if "tls" in options else "127.0.0.1:0"
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         async with open_listener("hostile", address, handler, **options) as listener:
             yield listener
 

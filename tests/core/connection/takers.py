@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from tests.core.tls_clients import client_context
+from tests.patience import PATIENCE_S
 
 if TYPE_CHECKING:
     from esockd_core import Listener
@@ -22,7 +23,7 @@ def dial_slow(listener: Listener, *, tls: bool = False) -> socket.socket:
     assert listener.port is not None
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-    client.settimeout(15)
+    client.settimeout(PATIENCE_S)
     client.connect(("127.0.0.1", listener.port))
     if tls:
         return client_context().wrap_socket(client, server_hostname="localhost", suppress_ragged_eofs=False)
@@ -48,7 +49,7 @@ def take_rest(client: socket.socket) -> str:
     raw = client
     if isinstance(client, ssl.SSLSocket):
         raw = socket.socket(fileno=client.detach())
-        raw.settimeout(15)
+        raw.settimeout(PATIENCE_S)
     with raw:
         try:
             while raw.recv(65_536):

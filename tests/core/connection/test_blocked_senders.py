@@ -33,8 +33,7 @@ async def test_closing_wakes_a_blocked_send_with_closed(anyio_backend_name: str)
             tasks.start_soon(send)
             await settle()
             await connection.aclose()
-            with anyio.fail_after(2):
-                await until(lambda: len(raised) == 2)
+            await until(lambda: len(raised) == 2)
 
     async with serving(handler, linger_timeout=0.1, send_timeout=1) as listener:
         with connect(listener):

@@ -14,6 +14,7 @@ import pytest
 from tests.core.conftest import HEADER, reasons, until
 from tests.core.connection.strangers import ByHand, hello, reset, rest, secure, serving
 from tests.core.tls_clients import dial, run
+from tests.patience import PATIENCE_S
 
 from esockd_core import ProxyOptions, TcpOptions, TlsOptions
 
@@ -131,18 +132,18 @@ async def test_a_peer_that_does_not_read_the_handshake_is_waited_for_until_the_d
     def knock() -> bytes:
         with socket.socket() as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_608)
-            client.settimeout(10)
+            client.settimeout(PATIENCE_S)
             client.connect(("127.0.0.1", listener.port or 0))
             if reads:
                 with secure(client) as secured:
                     secured.sendall(b"hello")
                     return secured.recv(5)
             client.sendall(hello())
-            reasons_seen.wait(10)
+            reasons_seen.wait(PATIENCE_S)
             return b""
 
     reasons_seen = threading.Event()
-    async with serving(handler, tls=tls, tcp=tcp, handshake_timeout=5 if reads else 0.3) as listener:
+    async with serving(handler, tls=tls, tcp=tcp, handshake_timeout=PATIENCE_S if reads else 0.3) as listener:
         async with anyio.create_task_group() as task_group:
             answers: list[bytes] = []
 

@@ -14,6 +14,7 @@ import pytest
 from tests.core.conftest import HEADER, Echo, reasons, until
 from tests.core.connection.strangers import ByHand, hello, rest, secure, serving
 from tests.core.tls_clients import dial, run
+from tests.patience import PATIENCE_S
 
 from esockd_core import InvalidOption, StreamConnection, TlsOptions
 from esockd_core._tls.engine import TlsEngine
@@ -112,7 +113,7 @@ async def test_a_header_in_two_segments_the_second_with_the_first_of_tls(
     def talk() -> bytes:
         by_hand = ByHand()
         with dial(listener, HEADER[:cut]) as client:
-            flag.wait(10)
+            flag.wait(PATIENCE_S)
             client.sendall(HEADER[cut:] + by_hand.step())
             client.sendall(by_hand.answer(client))
             by_hand.tls.write(b"hello")

@@ -11,6 +11,7 @@ from tests.core.conftest import MIB, MORE_THAN_KERNELS_HOLD, reasons, until
 from tests.core.connection.strangers import serving
 from tests.core.connection.takers import PIECE_BYTES, dial_slow, take_rest
 from tests.core.tls_clients import run
+from tests.patience import PATIENCE_S
 
 from esockd_core import CallbackHandler, Handler, StreamConnection
 
@@ -118,7 +119,7 @@ async def test_who_takes_nothing_is_reset_though_its_handler_goes_on_sending(
         await until(lambda: kept.connections)
         connection = kept.connections[0]
         connection.send_nowait(bytes(MORE_THAN_KERNELS_HOLD))
-        with suppress(anyio.BrokenResourceError), anyio.fail_after(3):
+        with suppress(anyio.BrokenResourceError), anyio.fail_after(PATIENCE_S):
             while True:
                 connection.send_nowait(bytes(1_000))
                 await anyio.sleep(0.02)

@@ -10,6 +10,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from tests.core.datagrams.udp import Client
+from tests.patience import PATIENCE_S
 
 from esockd_core import CallbackHandler, DatagramConnection, DatagramTooLong, open_listener
 from esockd_core._connection import port as ports
@@ -57,7 +58,7 @@ async def test_datagrams_in_memory_are_sent_one_by_one() -> None:
     async with memory_datagrams(answer) as network:
         peer = network.peer()
         await peer.send(b"x")
-        with anyio.fail_after(20):
+        with anyio.fail_after(PATIENCE_S):
             assert [await peer.receive() for _ in SIZES] == datagrams_of(SIZES)
 
 

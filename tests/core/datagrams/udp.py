@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
+from tests.patience import PATIENCE_S
 
 from esockd_core import CallbackHandler, DatagramConnection, Listener, Stats
 
@@ -36,7 +37,7 @@ class Client:
         return self
 
     async def receive_from(self) -> tuple[bytes, tuple[str, int]]:
-        with anyio.fail_after(20):
+        with anyio.fail_after(PATIENCE_S):
             while True:
                 await anyio.wait_readable(self.socket)
                 data, address = self.socket.recvfrom(65_536)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import anyio
 from cryptography.hazmat.bindings.openssl.binding import Binding
 from OpenSSL import SSL
+from tests.patience import PATIENCE_S
 
 from esockd_core._dtls.doorkeeper import DtlsDoorkeeper
 from esockd_core._dtls.hello import read_hello
@@ -232,7 +233,7 @@ class Peer:
         return None
 
     async def receive_datagram(self) -> bytes:
-        with anyio.fail_after(20):
+        with anyio.fail_after(PATIENCE_S):
             while (datagram := self.take_datagram()) is None:
                 await anyio.wait_readable(self.socket)
         return datagram

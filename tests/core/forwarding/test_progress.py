@@ -13,6 +13,7 @@ from tests.core.conftest import MIB, MORE_THAN_KERNELS_HOLD, reasons
 from tests.core.connection.takers import RECEIVE_BUFFER_BYTES, dial_slow, take_rest, take_slowly
 from tests.core.forwarding.peers import forwarding
 from tests.core.tls_clients import AUTHORITY, dial, run
+from tests.patience import PATIENCE_S
 
 from esockd_core import UpstreamTlsOptions
 from esockd_core.handlers import ForwardHandler
@@ -38,7 +39,7 @@ def upstream(serve: Callable[[socket.socket], object], *, encrypted: bool = Fals
     def serve_one() -> None:
         accepted, _ = listening.accept()
         with accepted:
-            accepted.settimeout(15)
+            accepted.settimeout(PATIENCE_S)
             if not encrypted:
                 serve(accepted)
                 return
@@ -51,13 +52,13 @@ def upstream(serve: Callable[[socket.socket], object], *, encrypted: bool = Fals
 
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-        listening.settimeout(15)
+        listening.settimeout(PATIENCE_S)
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         thread = threading.Thread(target=serve_one)
         thread.start()
         yield listening.getsockname()
-        thread.join(15)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive()
 
 
@@ -156,7 +157,7 @@ async def test_an_upstream_that_takes_nothing_of_a_finished_client_is_reset(
     ends: list[str] = []
 
     def be_deaf(accepted: socket.socket) -> None:
-        assert over.wait(15)
+        assert over.wait(PATIENCE_S)
         ends.append(take_rest(accepted))
 
     with upstream(be_deaf, encrypted=encrypted) as place:

@@ -9,6 +9,7 @@ import anyio
 import pytest
 from tests.core.conftest import Echo, connect, connect_stream, echo, rest, until
 from tests.core.listening.conftest import say_goodbye
+from tests.patience import PATIENCE_S
 from tests.ports import steady_address
 
 from esockd_core import CallbackHandler, Connection, InvalidOption, StreamConnection, handlers, open_listener
@@ -55,7 +56,7 @@ async def test_a_draining_listener_takes_nobody_new_but_lets_handlers_finish(han
             await until(lambda: listener.connections[0].draining)
             assert (listener.state, listener.port, listener.addresses) == ("draining", None, ())
             with pytest.raises(ConnectionRefusedError):
-                socket.create_connection(("127.0.0.1", port), 5)
+                socket.create_connection(("127.0.0.1", port), PATIENCE_S)
             client.send(b"x")
             client.shutdown(socket.SHUT_WR)
             assert await rest(client) == b"x"

@@ -13,6 +13,7 @@ import anyio
 import pytest
 from tests.core.conftest import connect_stream, echo, receive_all, until
 from tests.core.listening.conftest import say_goodbye
+from tests.patience import PATIENCE_S
 
 from esockd_core import Handler, Listener, Server, StreamConnection, open_listener
 
@@ -163,7 +164,7 @@ def test_a_signal_ends_a_server_as_leaving_its_block_does(backend: str, number: 
     with program(backend) as running:
         assert lines(running, 1) == ["ready"]
         running.send_signal(signal.Signals[number])
-        output, errors = running.communicate(timeout=20)
+        output, errors = running.communicate(timeout=PATIENCE_S)
     assert output == f"draining\n{number} closed {{'normal': 1}}\n"
     assert (errors, running.returncode) == ("", 0)
 
@@ -175,7 +176,7 @@ def test_a_second_signal_does_not_wait_for_handlers(backend: str) -> None:
         running.terminate()
         assert lines(running, 1) == ["draining"]
         running.terminate()
-        output, errors = running.communicate(timeout=20)
+        output, errors = running.communicate(timeout=PATIENCE_S)
     assert output == "SIGTERM closed {'shutdown': 1}\n"
     assert (errors, running.returncode) == ("", 0)
 

@@ -11,6 +11,7 @@ import textwrap
 import anyio
 import pytest
 from tests.core.conftest import answer, connect, echo, until
+from tests.patience import PATIENCE_S
 
 from esockd_core import Listener, ListenerClosed, open_listener
 
@@ -109,7 +110,7 @@ def test_out_of_descriptors_nobody_is_dropped_and_nothing_spins(backend: str, st
         assert server.stdout is not None
         try:
             port = int(server.stdout.readline())
-            clients = [socket.create_connection(("127.0.0.1", port), 10) for _ in range(limit + 20)]
+            clients = [socket.create_connection(("127.0.0.1", port), PATIENCE_S) for _ in range(limit + 20)]
             spent_s, failures = json.loads(server.stdout.readline())
             assert spent_s < 0.5
             assert 1 <= failures <= 11
@@ -118,7 +119,7 @@ def test_out_of_descriptors_nobody_is_dropped_and_nothing_spins(backend: str, st
             for client in clients[:60]:
                 client.close()
             for client in clients[60:]:  # every one of them is served, whoever had to wait
-                client.settimeout(10)
+                client.settimeout(PATIENCE_S)
                 client.sendall(b"x")
                 assert client.recv(100) == b"x"
             server.stdin.write("\n")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 from tests.core.conftest import answer, connect, echo
+from tests.patience import PATIENCE_S
 from tests.ports import steady_address
 
 from esockd_core import AddressInUse, CannotBind, Server, UnknownListener, open_listener
@@ -111,7 +112,7 @@ async def test_a_listener_moves_to_another_address_or_stays_where_it_is() -> Non
         assert listener.addresses[0].startswith("[::1]:")
         assert old is not None
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", old), 5)
+            socket.create_connection(("127.0.0.1", old), PATIENCE_S)
 
 
 async def test_a_unix_path_is_made_anew(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 from tests.core.conftest import connect, until
+from tests.patience import PATIENCE_S
 from tests.ports import steady_address
 
 from esockd_core import ConnectionEvent, Listener, StreamConnection, open_listener
@@ -43,7 +44,7 @@ class Onrush:
         sock = self.clients.enter_context(
             socket.socket(socket.AF_UNIX if isinstance(self.place, str) else socket.AF_INET)
         )
-        sock.settimeout(5)
+        sock.settimeout(PATIENCE_S)
         sock.connect(self.place)  # type: ignore[arg-type]
 
     def on_event(self, event: ConnectionEvent) -> None:

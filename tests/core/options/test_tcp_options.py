@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvloop
+from tests.patience import PATIENCE_S
 
 from esockd_core._errors import EsockdError, InvalidOption
 from esockd_core._options.tcp import TcpOptions
@@ -150,7 +151,7 @@ def test_a_connection_deferred_until_data_arrive_is_not_handed_over_before() -> 
         with pytest.raises(BlockingIOError):
             listener.accept()
         client.sendall(b"x")
-        listener.settimeout(10)
+        listener.settimeout(PATIENCE_S)
         accepted, _ = listener.accept()
         accepted.close()
 

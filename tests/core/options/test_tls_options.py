@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
+from tests.patience import PATIENCE_S
 
 from esockd_core import InvalidOption
 from esockd_core._options.certificate import TlsCertificate
@@ -123,7 +124,7 @@ def test_an_encrypted_key_needs_its_password_and_asks_nobody(
     subprocess.run(
         [openssl, "pkey", "-in", files / "key.pem", "-aes256", "-passout", "pass:right", "-out", encrypted],
         check=True,
-        timeout=20,
+        timeout=PATIENCE_S,
     )
     if words is None:
         options = TlsOptions(certfile=files / "cert.pem", keyfile=encrypted, password=password)

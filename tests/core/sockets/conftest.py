@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.patience import PATIENCE_S
 
 from esockd_core._address import parse_address
 from esockd_core._errors import AddressInUse, CannotBind, EsockdError
@@ -49,9 +50,9 @@ def names_in(folder: Path) -> list[str]:
 def exchange(listener: socket.socket) -> tuple[Any, Any]:
     """Connect to a listener; return the server's view of the client's address, and the client's own."""
     with socket.socket(listener.family) as client:
-        client.settimeout(10)
+        client.settimeout(PATIENCE_S)
         client.connect(listener.getsockname())
-        listener.settimeout(10)
+        listener.settimeout(PATIENCE_S)
         accepted, peer = listener.accept()
         with accepted:
             return peer, client.getsockname()

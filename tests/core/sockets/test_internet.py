@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 import pytest
 from tests.core.sockets.conftest import Intercepted, exchange, opened, refusal
+from tests.patience import PATIENCE_S
 from tests.ports import steady_address, steady_port
 
 from esockd_core._errors import AddressInUse, CannotBind
@@ -42,8 +43,8 @@ async def test_a_star_listens_everywhere_and_every_client_shows_its_own_kind_of_
         assert len({sock.getsockname()[1] for sock in listening.sockets}) == 1
         v4, v6 = listening.sockets
         for host, listener in (("127.0.0.1", v4), ("::1", v6)):
-            with socket.create_connection((host, listening.port or 0), 10):
-                listener.settimeout(10)
+            with socket.create_connection((host, listening.port or 0), PATIENCE_S):
+                listener.settimeout(PATIENCE_S)
                 accepted, peer = listener.accept()
                 accepted.close()
                 assert peer[0] == host
@@ -79,7 +80,7 @@ async def test_udp_opens_bound_datagram_sockets() -> None:
         assert listening.addresses == (f"udp://127.0.0.1:{listening.port}", f"udp://[::1]:{listening.port}")
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
             client.sendto(b"x", ("127.0.0.1", listening.port or 0))
-            listening.sockets[0].settimeout(10)
+            listening.sockets[0].settimeout(PATIENCE_S)
             assert listening.sockets[0].recv(10) == b"x"
 
 
@@ -104,7 +105,7 @@ async def test_close_can_be_called_again_and_frees_the_address_at_once() -> None
 
 async def test_an_address_opens_again_although_old_connections_linger_in_time_wait() -> None:
     listening = await opened(steady_address())
-    with socket.create_connection(("127.0.0.1", listening.port or 0), 10):
+    with socket.create_connection(("127.0.0.1", listening.port or 0), PATIENCE_S):
         accepted, _ = listening.sockets[0].accept()
         accepted.close()  # this side closes first, so this side waits
     listening.close()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 from tests.core.sockets.conftest import Intercepted, exchange, names_in, opened, refusal
+from tests.patience import PATIENCE_S
 
 from esockd_core._errors import AddressInUse
 from esockd_core._options.unix import UnixOptions
@@ -248,7 +249,7 @@ def test_of_many_that_open_one_stale_path_at_once_exactly_one_wins(path: Path) -
         lost: list[AddressInUse] = []
 
         def contend(start: threading.Barrier, won: list[ListeningSockets], lost: list[AddressInUse]) -> None:
-            start.wait(10)
+            start.wait(PATIENCE_S)
             try:
                 won.append(anyio.run(opened, str(f"unix:{path}")))
             except AddressInUse as error:
@@ -258,7 +259,7 @@ def test_of_many_that_open_one_stale_path_at_once_exactly_one_wins(path: Path) -
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(20)
+            thread.join(PATIENCE_S)
         assert (len(won), len(lost)) == (1, 7)
         exchange(won[0].sockets[0])
         won[0].close()

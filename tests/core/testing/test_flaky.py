@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 from tests.core.conftest import answer, connect, echo, until
+from tests.patience import PATIENCE_S
 
 from esockd_core import open_listener
 from esockd_core.testing import AcceptFaults, FlakySocket
@@ -88,7 +89,7 @@ def test_a_call_that_finds_no_client_is_no_step() -> None:
         with pytest.raises(BlockingIOError):
             sock.accept()
         assert sock.faults.calls == 0
-        with socket.create_connection(sock.getsockname(), 5):
+        with socket.create_connection(sock.getsockname(), PATIENCE_S):
             with pytest.raises(OSError, match="Too many open files"):
                 sock.accept()
             accepted, _ = sock.accept()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 from tests.core.tls_clients import dial
+from tests.patience import PATIENCE_S
 
 from esockd_core import Listener, TlsOptions, open_listener
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def encrypted(handler: Handler, tls: TlsOptions, **options: Any) -> AsyncIterator[Listener]:
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         async with open_listener("tls", "tls://127.0.0.1:0", handler, tls=tls, **options) as listener:
             yield listener
 

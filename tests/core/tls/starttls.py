@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import anyio
 import pytest
 from tests.core.tls_clients import AUTHORITY
+from tests.patience import PATIENCE_S
 
 from esockd_core import CallbackHandler, Listener, StreamConnection, TlsOptions, open_listener
 
@@ -61,7 +62,7 @@ class Server(CallbackHandler):
 
 @asynccontextmanager
 async def serving(handler: Any, **options: Any) -> AsyncIterator[Listener]:
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         async with open_listener("starttls", "127.0.0.1:0", handler, **options) as listener:
             yield listener
 
@@ -82,7 +83,7 @@ class Client:
         AUTHORITY.configure_trust(context)
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname="localhost")
-        self.raw = socket.create_connection(("127.0.0.1", listener.port), timeout=10)
+        self.raw = socket.create_connection(("127.0.0.1", listener.port), timeout=PATIENCE_S)
         self.raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.in_the_clear = b""
         if before:

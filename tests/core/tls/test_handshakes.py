@@ -13,6 +13,7 @@ import pytest
 from tests.core.conftest import HEADER, reasons, until
 from tests.core.tls.conftest import ask, encrypted, read, secure
 from tests.core.tls_clients import AUTHORITY, client_context, dial, run
+from tests.patience import PATIENCE_S
 
 from esockd_core import InvalidOption, ProxyOptions, StreamConnection, TlsCertificate, TlsOptions
 
@@ -149,7 +150,7 @@ async def test_stalled_handshakes_are_closed_by_their_deadline_and_keep_nobody_w
         assert counts == {"normal": 1, "proxy_timeout": in_header, "handshake_timeout": 250 - in_header}
         for client in stalled:
             with client:
-                client.settimeout(5)
+                client.settimeout(PATIENCE_S)
                 with suppress(ConnectionResetError):
                     while client.recv(65_536):
                         pass

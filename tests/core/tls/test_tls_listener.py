@@ -13,6 +13,7 @@ import pytest
 from tests.core.conftest import echo, reasons, until
 from tests.core.tls.conftest import ask, encrypted, read, secure
 from tests.core.tls_clients import client_context, dial, run
+from tests.patience import PATIENCE_S
 
 from esockd_core import (
     CallbackHandler,
@@ -249,7 +250,7 @@ async def test_a_listener_that_cancels_a_handler_sends_no_close_notify_for_it(tl
             async with anyio.create_task_group() as task_group:
                 task_group.start_soon(listener.close)
                 with socket.socket(fileno=client.detach()) as raw:  # the ssl module tells resets and ends alike
-                    raw.settimeout(10)
+                    raw.settimeout(PATIENCE_S)
                     with pytest.raises(ConnectionResetError):
                         await run(lambda: raw.recv(1))
 
@@ -259,13 +260,13 @@ async def test_a_unix_socket_speaks_tls_too(handler: Handler, tls: TlsOptions, t
 
     def talk() -> bytes:
         with socket.socket(socket.AF_UNIX) as raw:
-            raw.settimeout(10)
+            raw.settimeout(PATIENCE_S)
             raw.connect(path)
             with secure(raw, client_context()) as client:
                 client.sendall(b"hello")
                 return read(client, 5)
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         async with open_listener("tls", f"tls://unix:{path}", handler, tls=tls):
             assert await run(talk) == b"hello"
 
