@@ -12,7 +12,7 @@ from tests.core.conftest import until
 from tests.core.workers.conftest import ECHO
 from tests.core.workers.programs import echo
 
-from esockd_core import ListenerOptions, RehearsalReport
+from esockd_core import ListenerOptions
 from esockd_core.workers import WorkerListener
 from esockd_core.workers._control import SharedControl
 from esockd_core.workers._listener import SharedListener
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from esockd_core import ListenerControl
     from esockd_core.workers._process import WorkerProcess
+    from esockd_core.workers._shared_rehearsal import WorkerRehearsal
 
 
 @dataclass(eq=False)
@@ -35,7 +36,7 @@ class Worker:
     listener: SharedListener
     state: str = "running"
     was_retired: bool = False
-    rehearsals: dict[int, RehearsalReport | None] = field(default_factory=dict)
+    rehearsals: dict[int, WorkerRehearsal] = field(default_factory=dict)
     stand_in: Any = None  # what is asked instead of the listener
 
     def __str__(self) -> str:

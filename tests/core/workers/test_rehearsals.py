@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import pytest
@@ -14,22 +15,32 @@ from hypothesis import strategies as st
 from tests.core.admission.test_rehearsal_model import LIMITS, RULES, STEPS, Place
 from tests.core.conftest import until
 from tests.core.workers.conftest import ask_all
-from tests.core.workers.in_process import Crew, Refusing, workers_here
+from tests.core.workers.in_process import Crew, Refusing, Worker, workers_here
 
 from esockd_cidr import AccessList
-from esockd_core import InvalidOption, ListenerOptions, RehearsalConflict, RehearsalReport, merge_options
+from esockd_core import (
+    InstanceStatus,
+    InvalidOption,
+    ListenerClosed,
+    ListenerOptions,
+    RehearsalConflict,
+    RehearsalReport,
+    merge_options,
+)
 from esockd_core._admission.rules import RulesInFront
 from esockd_core._admission.shadow import Shadow
 from esockd_core.workers._admission import SharedAdmission
 from esockd_core.workers._limits import Limits
 from esockd_core.workers._memory import SharedMemory
+from esockd_core.workers._process import WorkerProcess
 from esockd_ratelimit.testing import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from tests.core.workers.conftest import Serve, Served
 
+    from esockd_core._remote.channel import Channel
     from esockd_core.workers._memory import ListenerMemory
 
 
@@ -199,6 +210,102 @@ async def test_a_rehearsal_begins_in_every_worker_or_in_none() -> None:
         for nothing in (crew.control.cancel_rehearsal(), crew.control.commit_rehearsal()):
             with pytest.raises(RehearsalConflict, match="no rehearsal"):
                 await nothing
+
+
+class Pausing:
+    """A worker that does what it is asked once, and answers later."""
+
+    def __init__(self, worker: Worker, method: str) -> None:
+        self._worker, self._method = worker, method
+        self.asked, self.may_answer = anyio.Event(), anyio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._worker.listener, name)
+        return partial(self._pause, method) if name == self._method else method
+
+    async def _pause(self, method: Callable[..., Awaitable[object]], *arguments: object, **options: object) -> object:
+        self._worker.stand_in = None  # the next one is answered at once
+        answer = await method(*arguments, **options)
+        self.asked.set()
+        await self.may_answer.wait()
+        return answer
+
+
+@pytest.mark.anyio
+async def test_a_rehearsal_is_known_once_every_worker_has_begun_it_and_not_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("esockd_core.workers._asking.CHANGE_S", 60.0)
+    async with workers_here() as crew, anyio.create_task_group() as task_group:
+        version = crew.model.version
+        crew.workers[1].stand_in = pausing = Pausing(crew.workers[1], "rehearse")
+        task_group.start_soon(partial(crew.control.rehearse, max_connections=3))
+        await pausing.asked.wait()
+        assert await crew.control.get_rehearsal() is None
+        assert crew.model.order(1).rehearsal is None, "what a process is told that is started now"
+        assert crew.model.version == version
+
+        pausing.may_answer.set()
+        await until(lambda: crew.model.version != version)  # which is why that process is replaced
+        assert crew.model.order(1).rehearsal is not None
+        assert (await report(crew)).state == "running"
+
+
+@pytest.mark.anyio
+async def test_a_listener_that_begins_to_close_before_every_worker_rehearses_has_no_rehearsal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("esockd_core.workers._asking.CHANGE_S", 60.0)
+    async with workers_here() as crew:
+        crew.workers[1].stand_in = pausing = Pausing(crew.workers[1], "rehearse")
+
+        async def rehearse() -> None:
+            with pytest.raises(ListenerClosed):
+                await crew.control.rehearse(max_connections=3)
+
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(rehearse)
+            await pausing.asked.wait()
+            await crew.control.close()
+            pausing.may_answer.set()
+        assert await crew.control.get_rehearsal() is None
+
+
+class Answering:
+    """The channel of a process that works."""
+
+    async def request(self, *_: object) -> dict[str, Any]:
+        status = InstanceStatus(name="", pid=1, version="", event_loop="trio", started_at=0.0, uptime=0.0)
+        return status.as_dict()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("why", ["for its report", "whether it works"])
+async def test_what_a_worker_tells_late_of_a_rehearsal_is_not_counted_in_the_next_one(
+    why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("esockd_core.workers._rehearsing.ASK_S", 60.0)
+    async with workers_here() as crew:
+        await crew.control.rehearse(max_connections=3)
+        worker = crew.workers[1]
+        client = await crew.connect(1)
+        pausing: Any = Pausing(worker, "get_rehearsal")
+        process = WorkerProcess(1, 1, 1)
+        process._channel = cast("Channel", Answering())
+        process._controls[0], process.rehearsals = pausing, worker.rehearsals
+        async with anyio.create_task_group() as asking:
+            if why == "for its report":
+                worker.stand_in = pausing
+                asking.start_soon(crew.control.get_rehearsal)
+            else:
+                asking.start_soon(process.look)
+            await pausing.asked.wait()
+            assert (await crew.control.cancel_rehearsal()).seen == 1
+            await crew.control.rehearse(max_connections=4)
+            worker.state = "slow"  # so that nobody asks it again
+            pausing.may_answer.set()
+        assert (await report(crew)).seen == 0
+        client.close()
 
 
 @pytest.mark.anyio

@@ -77,12 +77,15 @@ class Asking:
                     task_group.start_soon(ask, process, control)
         return [answers[generation] for generation in sorted(answers)]
 
-    async def _tell(self, change: Change, undo: Change | None) -> None:
+    async def _tell(self, change: Change, undo: Change | None) -> list[WorkerProcess]:
         """Let every worker make a change, or none. Call it with the lock.
 
         Args:
             change: Makes it.
             undo: Takes it back where it was made; None if only another process in its place can.
+
+        Returns:
+            The processes that have made it. Those that take no clients any more may not have.
 
         Raises:
             EsockdError: If a worker refuses.
@@ -108,6 +111,7 @@ class Asking:
                     raise ControlError(f"{process} does not answer: nothing was changed", code="busy") from error
                 raise
             changed.append(process)
+        return changed
 
     async def _take_back(self, undo: Change | None, changed: list[WorkerProcess]) -> None:
         """Let workers take a change back, all at once.

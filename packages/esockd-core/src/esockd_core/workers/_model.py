@@ -208,7 +208,7 @@ class Model:
         """
         return changed_options(options, changes, self.checked)
 
-    async def imagine(self, rehearsal: SharedRehearsal, changed: ListenerOptions) -> None:
+    async def imagine(self, changed: ListenerOptions) -> None:
         """Let the listener that a rehearsal imagines begin with the tokens of this one.
 
         Raises:
@@ -220,7 +220,6 @@ class Model:
             memory.begin_as(self.memory)
             self._imagined = Limits(memory)
             self._imagined.put(changed, self.options)
-        self.rehearsal = rehearsal
 
     def _rehearsal_order(self) -> RehearsalOrder | None:
         rehearsal = self.rehearsal
@@ -263,5 +262,6 @@ class Model:
         slot.clear()
         self._limits.forget(process.slot)
         self._imagined.forget(process.slot)
-        if self.rehearsal is not None and (report := process.rehearsals.pop(self.number, None)) is not None:
-            self.rehearsal.keep(report)
+        rehearsal = process.rehearsals.pop(self.number, None)
+        if rehearsal is not None and rehearsal.report is not None:
+            rehearsal.whole.keep(rehearsal.report)

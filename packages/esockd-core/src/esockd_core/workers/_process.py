@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from esockd_core._stats.counters import Stats
     from esockd_core.control.interface import ListenerControl
-    from esockd_core.control.rehearsal import RehearsalReport
     from esockd_core.workers._orders import Order
+    from esockd_core.workers._shared_rehearsal import WorkerRehearsal
 
 logger = logging.getLogger("esockd_core")
 
@@ -79,7 +79,7 @@ class WorkerProcess:
         status: Its exit status, minus the signal if one killed it; None before its end.
         instance: What it last told of itself.
         stats: What it last told of each listener, by the listener's number.
-        rehearsals: What it last told of those that it rehearses, None before the first time.
+        rehearsals: Its part in rehearsals, by the listener's number.
         started_at: By the event loop's clock.
         was_retired: Whether its end was asked for; the state is "retiring" once it has stopped accepting.
     """
@@ -94,7 +94,7 @@ class WorkerProcess:
         self.status: int | None = None
         self.instance: InstanceStatus | None = None
         self.stats: dict[int, Stats] = {}
-        self.rehearsals: dict[int, RehearsalReport | None] = {}
+        self.rehearsals: dict[int, WorkerRehearsal] = {}
         self.started_at = anyio.current_time()
         self.was_retired = False
         self._controls: dict[int, ListenerControl] = {}
@@ -150,8 +150,6 @@ class WorkerProcess:
         for each in order.listeners:
             self._controls[each.number] = RemoteListener(channel, each.name, str(each.address))
             self.stats[each.number] = NO_STATS
-            if each.rehearsal is not None:
-                self.rehearsals[each.number] = None
         self.state = "running"
 
     async def _spawn(self, descriptors: Iterable[int]) -> SocketStream:
@@ -258,8 +256,8 @@ class WorkerProcess:
         self.instance = InstanceStatus.from_dict(await self._channel.request("get_instance", {}))
         for number, control in self._controls.items():
             self.stats[number] = await control.get_stats()
-            if number in self.rehearsals:
-                self.rehearsals[number] = await control.get_rehearsal()
+            if (rehearsal := self.rehearsals.get(number)) is not None:
+                rehearsal.report = await control.get_rehearsal()
 
     async def retire(self) -> None:
         """Let it finish its connections and end; another process serves the queue of its sockets.

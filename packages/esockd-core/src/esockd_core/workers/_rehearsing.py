@@ -15,7 +15,7 @@ from esockd_core._errors import EsockdError, InvalidOption, RehearsalConflict
 from esockd_core.control.interface import REHEARSAL_TIME
 from esockd_core.workers._asking import ASK_S
 from esockd_core.workers._looking import Looking, wrong_is_invalid
-from esockd_core.workers._shared_rehearsal import SharedRehearsal
+from esockd_core.workers._shared_rehearsal import SharedRehearsal, WorkerRehearsal
 
 if TYPE_CHECKING:
     from esockd_core._options.arguments import OptionArguments
@@ -63,16 +63,13 @@ class Rehearsing(Looking):
             await control.rehearse(*changes.rules, duration=rehearsal.duration, **changes.options)
 
         model = self._model
-        before = model.rehearsal
-        await model.imagine(rehearsal, changed)
-        try:
-            await self._tell(begin, _forget)
-        except BaseException:
-            model.rehearsal = before
-            raise
+        await model.imagine(changed)
+        begun = await self._tell(begin, _forget)
+        self._require_open()  # or it closes by now, and those of the workers end with it
+        model.rehearsal = rehearsal
         model.version += 1
-        for process in self._crew.live():
-            process.rehearsals[model.number] = None
+        for process in begun:
+            process.rehearsals[model.number] = WorkerRehearsal(rehearsal)
 
     async def get_rehearsal(self) -> RehearsalReport | None:
         """The report of the rehearsal that is running, or of the last one, over all workers."""
@@ -130,20 +127,30 @@ class Rehearsing(Looking):
         rehearsal.look_at_time()
         number = self._model.number
 
-        async def look(process: WorkerProcess, control: ListenerControl) -> None:
+        async def look(part: WorkerRehearsal, control: ListenerControl) -> None:
             with anyio.move_on_after(ASK_S), suppress(EsockdError):  # it has just ended
-                process.rehearsals[number] = await control.get_rehearsal()
+                part.report = await control.get_rehearsal()
 
-        live = [process for process in self._crew.live() if number in process.rehearsals]
+        parts = self._parts(rehearsal)
         async with anyio.create_task_group() as task_group:
-            for process in live:
+            for process, part in parts:
                 if process.state != "slow" and (control := process.control(number)) is not None:
-                    task_group.start_soon(look, process, control)
-        for process in live:
-            told = process.rehearsals.get(number)
+                    task_group.start_soon(look, part, control)
+        live = self._crew.live()
+        parts = [(process, part) for process, part in parts if process in live]  # what others told is kept
+        for process, part in parts:
+            told = part.report
             if told is not None and told.state == "over" and not process.was_retired and rehearsal.state == "running":
                 rehearsal.end("over", f"{process}: {told.reason}")
-        return rehearsal.report(process.rehearsals.get(number) for process in live)
+        return rehearsal.report(part.report for _, part in parts)
+
+    def _parts(self, rehearsal: SharedRehearsal) -> list[tuple[WorkerProcess, WorkerRehearsal]]:
+        """The parts of the processes that take part in it."""
+        return [
+            (process, part)
+            for process in self._crew.live()
+            if (part := process.rehearsals.get(self._model.number)) is not None and part.whole is rehearsal
+        ]
 
     def _rehearse_on(self) -> None:
         """End a rehearsal that does not fit the options in force any more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,19 @@ if TYPE_CHECKING:
 
     from esockd_core._admission.rehearsed_changes import RehearsedChanges
     from esockd_core._stats.state import RehearsalState
+
+
+@dataclass(slots=True)
+class WorkerRehearsal:
+    """The part of one process in a rehearsal. An answer that comes late is of the rehearsal that was asked about.
+
+    Attributes:
+        whole: The rehearsal.
+        report: What the process last told of it; None before the first time.
+    """
+
+    whole: SharedRehearsal
+    report: RehearsalReport | None = None
 
 
 class SharedRehearsal:

@@ -22,6 +22,7 @@ from esockd_core.workers._model import Model
 from esockd_core.workers._orders import Order
 from esockd_core.workers._process import ANSWER_S, WorkerProcess
 from esockd_core.workers._share import Share
+from esockd_core.workers._shared_rehearsal import WorkerRehearsal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -279,15 +280,20 @@ class Supervisor:
             setup_arguments=self._settings.setup_arguments,
             processors=(processors[share % len(processors)],) if self._settings.pin else (),
         )
+        rehearsals = {
+            model.number: model.rehearsal
+            for model, each in zip(models, order.listeners, strict=True)
+            if model.rehearsal is not None and each.rehearsal is not None
+        }
         descriptors = {descriptor for each in order.listeners for descriptor in each.descriptors}
         try:
             await process.start(order, (self._memory.descriptor, *descriptors), self._settings.start_timeout_s)
         except BaseException:
             self._note_end(process)
             raise
-        for model in models:
-            if model.number in process.rehearsals and model.rehearsal is not None:
-                model.rehearsal.begun_again += 1
+        for number, rehearsal in rehearsals.items():
+            process.rehearsals[number] = WorkerRehearsal(rehearsal)
+            rehearsal.begun_again += 1
         if self._task_group is not None:
             self._task_group.start_soon(self._watch, process)
         if self.closing.is_set():
