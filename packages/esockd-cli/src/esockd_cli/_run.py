@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import anyio
 
+from esockd_cli._announcements import Announcements, longest
 from esockd_cli._bad_options import bad_option
 from esockd_cli._collector import Collector
 from esockd_cli._control import open_control
@@ -23,7 +24,6 @@ from esockd_cli._log_file import reopen_log_file
 from esockd_cli._service import Service
 from esockd_cli._signals import Signals
 from esockd_cli._summary import summarize
-from esockd_cli._telling import Telling, longest
 from esockd_cli._upgrading import Upgrading
 from esockd_cli.metrics.endpoint import announce_metrics, serve_metrics
 from esockd_core import AlreadyOpen, InvalidOption, Server, SocketError
@@ -112,7 +112,7 @@ class Run:
         self._control = control
         self._file = file
         self._host = host
-        self._telling = Telling(output, loop_name)
+        self._announcements = Announcements(output, loop_name)
         self._output = output
         self._listeners: list[Listener] = []
         self._service: Service
@@ -282,11 +282,11 @@ class Run:
         for listener in self._listeners:
             self._announce_one(listener, instance)
         for listener in self._listeners:
-            self._telling.reach(listener.address, listener.port)
-        self._telling.serving(instance)
+            self._announcements.note_if_loopback(listener.address, listener.port)
+        self._announcements.serving(instance)
 
     def _announce_one(self, listener: Listener, instance: str | None) -> None:
-        self._telling.listening(listener.name, listener.addresses, listener.port, instance)
+        self._announcements.listening(listener.name, listener.addresses, listener.port, instance)
 
     def _timeouts_s(self) -> list[float | None]:
         """How long the handlers of each listener may go on."""
@@ -294,7 +294,7 @@ class Run:
 
     def _tell_stop(self) -> None:
         connections = sum(len(listener.connections) for listener in self._listeners)
-        self._telling.stopping(self._signals.last_stop, connections, self._timeouts_s())
+        self._announcements.stopping(self._signals.last_stop, connections, self._timeouts_s())
 
     def _sum_up(self) -> None:
         if not self._summing_up.acquire(timeout=SUMMARY_S):
@@ -308,7 +308,7 @@ class Run:
 
     def _tell_summary(self, event: Literal["summary", "stopped"]) -> None:
         summaries = [summarize(listener.name, str(listener.address), listener.stats()) for listener in self._listeners]
-        self._telling.summary(event, self._signals.last_stop, summaries)
+        self._announcements.summary(event, self._signals.last_stop, summaries)
 
     def _stop_requested(self, count: int) -> None:
         """Never take longer than promised, whatever a handler does to the event loop."""

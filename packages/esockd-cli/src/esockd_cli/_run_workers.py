@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import anyio
 
+from esockd_cli._announcements import Announcements
 from esockd_cli._control import open_control
 from esockd_cli._dashboard import show_dashboard
 from esockd_cli._errors import CommandError, ExitCode, UsageError
@@ -21,7 +22,6 @@ from esockd_cli._service import Service
 from esockd_cli._serving_as import serve_as
 from esockd_cli._signals import Signals
 from esockd_cli._summary import summarize
-from esockd_cli._telling import Telling
 from esockd_cli._upgrading import Upgrading
 from esockd_cli.metrics.endpoint import announce_metrics, serve_metrics
 from esockd_core import (
@@ -146,7 +146,7 @@ class WorkersRun:
     ) -> None:
         self._workers = workers
         self._opening = opening
-        self._telling = Telling(output, loop_name, workers.count)
+        self._announcements = Announcements(output, loop_name, workers.count)
         self._output = output
         self._control = upgrading.control
         self._host = host
@@ -252,10 +252,10 @@ class WorkersRun:
     async def _announce(self, instance: str | None) -> None:
         statuses = [await control.get_status() for control in self._controls]
         for status in statuses:
-            self._telling.listening(status.name, status.addresses, status.port, instance)
+            self._announcements.listening(status.name, status.addresses, status.port, instance)
         for (where, _), status in zip(self._opening.addresses, statuses, strict=True):
-            self._telling.reach(where, status.port)
-        self._telling.serving(instance)
+            self._announcements.note_if_loopback(where, status.port)
+        self._announcements.serving(instance)
 
     async def _tell_stop(self) -> None:
         connections = 0
@@ -263,14 +263,14 @@ class WorkersRun:
         for control in self._controls:
             connections += (await control.get_stats()).current_connections
             timeouts_s.append(cast("float | None", (await control.get_options())["shutdown_timeout"]))
-        self._telling.stopping(self._signals.last_stop, connections, timeouts_s)
+        self._announcements.stopping(self._signals.last_stop, connections, timeouts_s)
 
     async def _tell_summary(self, event: Literal["summary", "stopped"]) -> None:
         summaries = []
         for control in self._controls:
             status: ListenerStatus = await control.get_status()
             summaries.append(summarize(status.name, status.address, await control.get_stats()))
-        self._telling.summary(event, self._signals.last_stop, summaries)
+        self._announcements.summary(event, self._signals.last_stop, summaries)
 
 
 def _leave_at_third(count: int) -> None:

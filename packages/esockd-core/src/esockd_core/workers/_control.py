@@ -15,7 +15,7 @@ from esockd_core._remote.errors import InstanceUnreachable
 from esockd_core._remote.values import argument_to_json
 from esockd_core.control.interface import UNSET, Unset
 from esockd_core.workers._looking import wrong_is_invalid
-from esockd_core.workers._rehearsing import Rehearsing
+from esockd_core.workers._rehearsing import SharedRehearsing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,7 +38,7 @@ ACCEPTING: Final[Mapping[str, Change]] = {
 }
 
 
-class SharedControl(Rehearsing):
+class SharedControl(SharedRehearsing):
     """Inspects and changes a listener that workers serve.
 
     A change reaches every worker or none. It is first checked here. If one worker refuses it all the same, those that

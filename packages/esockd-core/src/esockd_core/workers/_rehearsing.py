@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from esockd_core.workers._process import WorkerProcess
 
 
-class Rehearsing(Looking):
+class SharedRehearsing(Looking):
     """Rehearses changes in every worker, one rehearsal at a time.
 
     Each worker judges its own clients. The places and tokens by which they do so are in shared memory, beside the live

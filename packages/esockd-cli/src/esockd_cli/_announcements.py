@@ -1,4 +1,4 @@
-"""What a run of listeners tells of itself: where it listens, how it closes, and what its listeners did."""
+"""What a run of listeners announces: where it listens, how it closes, and what its listeners did."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from esockd_core import Address
 
 
-class Telling:
-    """Tells of one run, with worker processes or without.
+class Announcements:
+    """Announces what happens in one run, with worker processes or without.
 
     Args:
         output: Where to tell.
@@ -46,7 +46,7 @@ class Telling:
                 instance=instance,
             )
 
-    def reach(self, address: Address, port: int | None) -> None:
+    def note_if_loopback(self, address: Address, port: int | None) -> None:
         """Tell that a listener can be reached from this machine only, if so."""
         if address.kind == "loopback":
             to_all = replace(address, kind="everywhere", port=port)
