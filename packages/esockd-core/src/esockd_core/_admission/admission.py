@@ -311,11 +311,11 @@ class Admission:
     def unreserve(self) -> None:
         """Give back what `reserve` kept and the client did not take."""
 
-    def held(self) -> AbstractContextManager[object]:
+    def lock(self) -> AbstractContextManager[object]:
         """Keep everybody else from taking places and tokens for the duration of a block."""
         return nullcontext()
 
-    def seat(self, host: str) -> Hashable | None:
+    def take_place(self, host: str) -> Hashable | None:
         """Take the place of a client that `judge` has let in; return the source whose place it took, if it took one."""
         self.open_count += 1
         if not self._counts_peers:
@@ -324,11 +324,11 @@ class Admission:
         self.open_by_source[source] = self.open_by_source.get(source, 0) + 1
         return source
 
-    def unseat(self) -> None:
+    def give_place_back(self) -> None:
         """Give back a place; that of its source is given back by `release_source`."""
         self.open_count -= 1
 
-    def let_go(self) -> None:
+    def release_all(self) -> None:
         """Hold nothing any more."""
         self.source_limiter = None  # which may be large
         self.open_by_source.clear()

@@ -119,7 +119,7 @@ class Shadow:
         self._site.waiting = self._waiting
         self._absent.clear()
         self._sources.clear()
-        self._changed.let_go()
+        self._changed.release_all()
 
     def follow(self, options: ListenerOptions) -> None:
         """Go on with other options, which have the changes in them."""
@@ -132,7 +132,7 @@ class Shadow:
         if changed.max_per_source is not None:
             for connection in self._site.registry:
                 if connection not in self._absent and connection not in self._waiting.headers:
-                    with changed.held():
+                    with changed.lock():
                         self._take_source(connection, host_of(connection.peername))
 
     @property
@@ -172,7 +172,7 @@ class Shadow:
             if denial is not None:
                 self._deny(connection, host, denial, is_admitted=is_admitted)
             elif refusal is None:
-                if (source := changed.seat(host)) is not None:
+                if (source := changed.take_place(host)) is not None:
                     self._sources[connection] = source
             else:
                 self._admit(host, refusal.stage)
@@ -189,7 +189,7 @@ class Shadow:
         """Count an open connection for the source of its new address."""
         self._live.moved(connection)
         if connection in self._sources:
-            with self._changed.held():
+            with self._changed.lock():
                 self._changed.release_source(self._sources.pop(connection))
                 self._take_source(connection, host_of(connection.peername))
 
@@ -221,7 +221,7 @@ class Shadow:
             if self._absent and self._absent.pop(connection, None) is not None:
                 self._overheard.left_out.discard(connection)
             else:
-                self._changed.unseat()
+                self._changed.give_place_back()
                 if self._sources and (source := self._sources.pop(connection, None)) is not None:
                     self._changed.release_source(source)
         except Exception as error:  # noqa: BLE001 - as above
@@ -251,12 +251,12 @@ class Shadow:
                 self.newly_refused[stage] -= 1
             return
         host = host_of(connection.peername)
-        with changed.held():
+        with changed.lock():
             denial = changed.judge_source(host)
             if denial is None and changed.max_per_source is not None:
                 self._take_source(connection, host)
         if denial is not None:
-            changed.unseat()
+            changed.give_place_back()
             if (source := self._sources.pop(connection, None)) is not None:
                 changed.release_source(source)
             stage = OF_SOURCES[denial[0]]
@@ -282,8 +282,8 @@ class Shadow:
 
     def _admit(self, host: str, stage: str) -> None:
         """Let a client in that the listener has refused. It leaves at once: who knows how long it would have stayed."""
-        source = self._changed.seat(host)
-        self._changed.unseat()
+        source = self._changed.take_place(host)
+        self._changed.give_place_back()
         if source is not None:
             self._changed.release_source(source)
         self.newly_admitted[stage] += 1

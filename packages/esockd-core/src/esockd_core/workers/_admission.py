@@ -188,20 +188,20 @@ class SharedAdmission(Admission):
         self._memory.places[self._slot] -= 1
         super().release(connection)
 
-    def held(self) -> AbstractContextManager[object]:
+    def lock(self) -> AbstractContextManager[object]:
         """Keep all workers from taking places and tokens for the duration of a block."""
         return self._memory.lock
 
-    def seat(self, host: str) -> Hashable | None:
+    def take_place(self, host: str) -> Hashable | None:
         """Tell the source whose place `judge` has taken beside the client's own; None if it took none."""
         return source_key(host) if self._counts_peers else None
 
-    def unseat(self) -> None:
+    def give_place_back(self) -> None:
         """Give back a place."""
         if self._memory.places[self._slot]:  # the parent may have begun another rehearsal, with none taken
             self._memory.places[self._slot] -= 1
 
-    def let_go(self) -> None:
+    def release_all(self) -> None:
         """Hold nothing any more."""
         self._memory.places[self._slot] = 0
         self._sources.forget(self._slot)
