@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.ports import steady_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BENCHMARKS = ROOT / "benchmarks"
@@ -118,9 +119,7 @@ def test_idle_connections_all_answer_again_after_they_were_held(load: Load) -> N
 
 
 def test_a_server_that_is_not_there_is_an_error(load: Load) -> None:
-    with server(*RAW_PROTOCOL) as port:
-        pass
-    code, report, complaint = load("echo", port, connections=3, operations=10)
+    code, report, complaint = load("echo", steady_port(), connections=3, operations=10)
     assert (code, report["ops"], report["errors"]) == (1, 0, 3)
     assert "Connection refused" in complaint
 
