@@ -61,6 +61,10 @@ def test_sighup_keeps_the_certificate_where_the_new_one_is_bad(start: Callable[.
     told = read_until(command, "SIGHUP")
     problem = "--cert both.pem: it holds no certificate in PEM form."
     assert told == f"error: SIGHUP: echo {TLS} keeps its certificate: {problem}\n"
+    (tmp_path / "both.pem").unlink()
+    (tmp_path / "both.pem").symlink_to("x" * 300)
+    command.signal(signal.SIGHUP)
+    assert "--cert both.pem: it cannot be read: File name too long." in read_until(command, "SIGHUP")
     assert serial_number(command, port) == number
     assert command.stop()[0] == 0
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.cli.running import ESOCKD, LIMIT_S, Answer, Instance
 
+from esockd_cli.doctor.gathering import is_file
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -121,3 +123,7 @@ def test_the_machine_alone_is_examined_where_nothing_runs(tmp_path: Path) -> Non
     told = run_doctor(tmp_path, "--json").json
     assert (told["instances"], told["listeners"]) == ([], [])
     assert {each["subject"] for each in told["findings"]} <= {"machine", "python"}
+
+
+def test_a_word_that_cannot_be_looked_up_is_no_file() -> None:
+    assert not is_file("x" * 300)

@@ -77,6 +77,10 @@ async def test_files_are_read_again(certificates: Path, tmp_path: Path, control_
             with pytest.raises(InvalidOption) as caught:
                 await control.set_tls()
             assert (caught.value.option or "").startswith("tls")
+            live.unlink()
+            live.symlink_to("x" * 300)  # the kernel looks up no such name, as in a folder that may not be searched
+            with pytest.raises(InvalidOption, match="it cannot be read: File name too long"):
+                await control.set_tls()
             assert await names_shown(listener, "other.example.org") == ["other.example.org"]
         async with open_listener("echo", "127.0.0.1:0", echo) as plain, control_of(plain) as control:
             with pytest.raises(InvalidOption, match="TLS"):

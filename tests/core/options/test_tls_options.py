@@ -44,9 +44,13 @@ def test_a_certificate_and_its_key_may_be_two_files(files: Path) -> None:
     [
         ({"certfile": "missing.pem"}, r"tls\.certfile is '.*missing\.pem': it does not exist"),
         ({"certfile": "."}, "is a directory"),
-        ({"certfile": "pipe"}, r"tls\.certfile is '.*pipe': it is a pipe or a device, not a PEM file"),
-        ({"keyfile": "pipe"}, r"tls\.keyfile is '.*pipe': it is a pipe or a device"),
-        ({"client_ca": "pipe"}, r"tls\.client_ca is '.*pipe': it is a pipe or a device"),
+        ({"certfile": "pipe"}, r"tls\.certfile is '.*pipe': it is not a regular file"),
+        ({"keyfile": "pipe"}, r"tls\.keyfile is '.*pipe': it is not a regular file"),
+        ({"client_ca": "pipe"}, r"tls\.client_ca is '.*pipe': it is not a regular file"),
+        ({"certfile": "cert.pem/x"}, r"tls\.certfile is '.*cert\.pem/x': it does not exist"),
+        ({"certfile": "x\0"}, "it does not exist"),
+        ({"certfile": "x" * 300}, r"tls\.certfile is .*: it cannot be read: File name too long"),
+        ({"client_ca": "x" * 300}, r"tls\.client_ca is .*: it cannot be read: File name too long"),
         (
             {"certfile": "junk.pem", "keyfile": None},
             r"tls\.certfile is '.*junk\.pem': it holds no certificate in PEM form",

@@ -89,6 +89,7 @@ async def test_socket_and_folder_are_for_their_owner_alone(folder: Path) -> None
         ({"RUNTIME_DIRECTORY": "/run/edge:/run/other", "XDG_RUNTIME_DIR": "/tmp"}, "/run/edge"),
         ({"XDG_RUNTIME_DIR": "/tmp"}, "/tmp/esockd"),
         ({"XDG_RUNTIME_DIR": "/run/user/of-somebody-who-left"}, f"/tmp/esockd-{os.geteuid()}"),
+        ({"XDG_RUNTIME_DIR": f"/{'x' * 300}"}, f"/tmp/esockd-{os.geteuid()}"),
         ({"ESOCKD_RUNTIME_DIR": ""}, f"/tmp/esockd-{os.geteuid()}"),
         ({}, f"/tmp/esockd-{os.geteuid()}"),
     ],

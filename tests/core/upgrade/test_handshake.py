@@ -18,7 +18,7 @@ from anyio.lowlevel import checkpoint
 from esockd_core import ControlClient, ControlError, ControlServer, Server
 from esockd_core._sockets import handed_over
 from esockd_core.handlers import echo
-from esockd_core.upgrade import Predecessor, replace_program
+from esockd_core.upgrade import Predecessor, _successor, replace_program
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -208,3 +208,13 @@ def test_a_new_program_goes_on_when_the_one_before_was_killed(tmp_path: Path) ->
                 assert client.recv(10) == b"hello"
         finally:
             os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("lost", ["removed", "x" * 300])
+def test_a_folder_that_is_gone_or_may_not_be_looked_up_is_not_where_the_successor_starts(
+    lost: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_successor, "FOLDER", str(tmp_path))
+    assert _successor._folder_now() == str(tmp_path)
+    monkeypatch.setattr(_successor, "FOLDER", str(tmp_path / lost))
+    assert _successor._folder_now() is None

@@ -26,7 +26,7 @@ from esockd_cli._signals import Signals
 from esockd_cli._summary import summarize
 from esockd_cli._upgrading import Upgrading
 from esockd_cli.metrics.endpoint import announce_metrics, serve_metrics
-from esockd_core import AlreadyOpen, InvalidOption, Server, SocketError
+from esockd_core import AlreadyOpen, EsockdError, InvalidOption, Server, SocketError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -269,9 +269,9 @@ class Run:
             name = f"{listener.name} {listener.address}"
             try:
                 await listener.set_tls()
-            except InvalidOption as error:
-                problem = bad_option(error)
-                logger.error("SIGHUP: %s keeps its certificate: %s", name, problem.message)  # noqa: TRY400
+            except (EsockdError, OSError) as error:  # a signal ends nothing, whatever is wrong
+                problem = bad_option(error).message if isinstance(error, InvalidOption) else str(error)
+                logger.error("SIGHUP: %s keeps its certificate: %s", name, problem)  # noqa: TRY400
             else:
                 self._output.data(None, event="certificate_read", listener=listener.name, address=str(listener.address))
                 self._output.note(f"SIGHUP: certificate and key of {name} were read again")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar, cast
 
 from esockd_core._errors import InvalidOption
+from esockd_core._options.files import check_file
 from esockd_core._options.table import OPTIONS
 
 T = TypeVar("T")
@@ -54,22 +55,10 @@ class TlsCertificate:
         except ssl.SSLError as error:
             raise self._explain(error, option) from error
         except (OSError, TypeError, ValueError) as error:
-            raise self._explain_unreadable(option) or InvalidOption(
-                str(error), option=f"{option}.certfile", value=str(self.certfile)
-            ) from error
+            raise InvalidOption(str(error), option=f"{option}.certfile", value=str(self.certfile)) from error
 
     def _ask_nobody(self) -> NoReturn:
         raise _IsEncrypted  # or OpenSSL would ask on the terminal
-
-    def _explain_unreadable(self, option: str) -> InvalidOption | None:
-        """Say which of the files cannot be read, which Python does not."""
-        for name, file in (("certfile", self.certfile), ("keyfile", self.keyfile)):
-            try:
-                if file is not None:
-                    Path(file).open("rb").close()
-            except OSError as error:
-                return InvalidOption(f"it cannot be read: {error.strerror}", option=f"{option}.{name}", value=str(file))
-        return None
 
     def _explain(self, error: ssl.SSLError, option: str) -> InvalidOption:
         """Explain what OpenSSL does not: what is wrong with which file."""
@@ -146,8 +135,9 @@ def load_authorities(context: ssl.SSLContext, option: str, file: str | Path) -> 
     """Trust the authorities in a file.
 
     Raises:
-        InvalidOption: If it holds none.
+        InvalidOption: If it cannot be read, or holds none.
     """
+    check_file(option, file)
     try:
         context.load_verify_locations(file)
     except (ssl.SSLError, OSError) as error:

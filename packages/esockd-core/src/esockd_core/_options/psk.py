@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from esockd_core._errors import InvalidOption
+from esockd_core._options.files import check_file
 
 FindKey: TypeAlias = Callable[[str], bytes | None]
 PskSource: TypeAlias = Mapping[str, bytes] | FindKey | str | Path
@@ -33,8 +34,7 @@ def key_finder(option: str, source: PskSource) -> FindKey:
 
 def _read_file(option: str, path: Path) -> dict[str, bytes]:
     """Read lines of identity, colon and key in hexadecimal, as Mosquitto and stunnel do."""
-    if path.exists() and not path.is_file():  # as for certificates
-        raise InvalidOption("it is no regular file", option=option, value=str(path))
+    check_file(option, path)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:

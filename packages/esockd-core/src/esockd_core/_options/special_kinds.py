@@ -13,6 +13,7 @@ from typing import Any, Final
 from esockd_cidr import AccessList, CidrError
 from esockd_core._checks import is_whole
 from esockd_core._errors import InvalidOption
+from esockd_core._options.files import check_file
 from esockd_core._options.kinds import NO_BOUND, SWITCH, Choice, Kind
 from esockd_ratelimit import InvalidRate, Rate
 
@@ -203,7 +204,7 @@ class HeaderPolicy(Choice):
 
 
 class File(Kind):
-    """The path of a PEM file that exists."""
+    """The path of a PEM file that can be read."""
 
     PLACEHOLDER = "FILE"
     TAKES = "the path of a PEM file"
@@ -214,12 +215,7 @@ class File(Kind):
     def check(self, option: str, value: object) -> None:
         super().check(option, value)
         if isinstance(value, str | Path):
-            if not Path(value).exists():
-                reason = f"it does not exist (looked from {Path.cwd()})"
-                raise InvalidOption(reason, option=option, value=str(value))
-            if not Path(value).is_file():  # a pipe would be waited for, and is empty when the file is read again
-                what = "a directory" if Path(value).is_dir() else "a pipe or a device"
-                raise InvalidOption(f"it is {what}, not a PEM file", option=option, value=str(value))
+            check_file(option, value)
 
 
 class Keys(Kind):

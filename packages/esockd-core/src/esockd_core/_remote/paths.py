@@ -23,7 +23,7 @@ def control_folder(environment: Mapping[str, str] | None = None) -> Path:
     """The folder of this user's control sockets.
 
     It is `$ESOCKD_RUNTIME_DIR`; otherwise the first of `$RUNTIME_DIRECTORY`, which systemd sets for a service;
-    otherwise `$XDG_RUNTIME_DIR/esockd`; otherwise `/tmp/esockd-UID`.
+    otherwise `$XDG_RUNTIME_DIR/esockd` if this user may enter that folder; otherwise `/tmp/esockd-UID`.
     """
     env = os.environ if environment is None else environment
     if own := env.get("ESOCKD_RUNTIME_DIR"):
@@ -31,7 +31,7 @@ def control_folder(environment: Mapping[str, str] | None = None) -> Path:
     if of_service := env.get("RUNTIME_DIRECTORY"):
         return Path(of_service.partition(":")[0])
     of_user = env.get("XDG_RUNTIME_DIR")
-    if of_user and Path(of_user).is_dir():  # after su(1) it may be somebody's who is logged out
+    if of_user and os.access(f"{of_user}/", os.X_OK):  # after su(1) it may be somebody's who is logged out
         return Path(of_user, "esockd")
     return Path(f"/tmp/esockd-{os.geteuid()}")  # noqa: S108 (made for its owner alone, and checked)
 
@@ -60,9 +60,9 @@ def find_control_sockets(folder: Path | None = None) -> dict[str, Path]:
     """
     try:
         found = sorted((folder or control_folder()).iterdir())
+        sockets = [path for path in found if path.name.endswith(SUFFIX) and path.is_socket()]
     except OSError:
         return {}
-    sockets = [path for path in found if path.name.endswith(SUFFIX) and path.is_socket()]
     for_reading = {path.name.removesuffix(READ_ONLY_SUFFIX): path for path in sockets if _is_read_only(path)}
     return for_reading | {path.name.removesuffix(SUFFIX): path for path in sockets if not _is_read_only(path)}
 

@@ -42,7 +42,8 @@ FOLDER: Final = _folder()
 
 
 def _folder_now() -> str | None:
-    return FOLDER if FOLDER is not None and Path(FOLDER).is_dir() else None
+    """The same, if it is still there and this user may enter it; None leaves a successor where this process is."""
+    return FOLDER if FOLDER is not None and os.access(f"{FOLDER}/", os.X_OK) else None
 
 
 async def replace_program(
