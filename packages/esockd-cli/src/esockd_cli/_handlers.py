@@ -117,7 +117,7 @@ def _require_folder(app_dir: Path, called: str) -> None:
     except PermissionError as error:
         raise UsageError(f'{called}: this user may not read "{app_dir}".', code="import_failed") from error
     except OSError as error:
-        raise UsageError(f'{called}: "{app_dir}" is no folder.') from error
+        raise UsageError(f'{called}: "{app_dir}" is not a folder.') from error
 
 
 def _import_error(text: str, module_name: str, error: BaseException, app_dir: Path, called: str) -> CommandError:

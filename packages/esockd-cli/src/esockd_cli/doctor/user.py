@@ -27,5 +27,5 @@ def look_at_user(patient: Patient) -> Iterator[Finding]:
                 process.name,
                 "it serves as root",
                 "A mistake in a handler, or in a library, gives a client the whole machine.",
-                "start it with --user NAME, which leaves it ports below 1024",
+                "start it with --user NAME, and it can still listen on ports below 1024",
             )
