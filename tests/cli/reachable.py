@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-STDLIB_LEFT_OUT: Final = shutil.ignore_patterns("site-packages", "test", "idlelib", "tkinter", "ensurepip", "config-*")
+HALF_WRITTEN: Final = "*.pyc.*"  # where another process is about to keep what it has compiled
+LEFT_OUT: Final = shutil.ignore_patterns(HALF_WRITTEN)
+STDLIB_LEFT_OUT: Final = shutil.ignore_patterns(
+    HALF_WRITTEN, "site-packages", "test", "idlelib", "tkinter", "ensurepip", "config-*"
+)
 
 
 def is_reachable(path: str) -> bool:
@@ -43,15 +48,18 @@ def reachable_esockd(folder: Path) -> tuple[tuple[str, ...], dict[str, str]]:
     return (str(executable), "-m", "esockd_cli"), variables
 
 
-def _copied(source: str, target: Path, ignore: Any = None) -> Path:
+def _copied(source: str, target: Path, ignore: Any = LEFT_OUT) -> Path:
     shutil.copytree(source, target, ignore=ignore, copy_function=_link)
     return target
 
 
 def _link(source: str, target: str) -> str:
-    """The same file under another name, or a copy where they are not on one disk."""
-    try:
-        os.link(Path(source).resolve(), target)
-    except OSError:
-        shutil.copy2(source, target)
+    """The same file under another name, or a copy where they are not on one disk; nothing if it is gone meanwhile."""
+    with suppress(FileNotFoundError):
+        try:
+            os.link(Path(source).resolve(), target)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            shutil.copy2(source, target)
     return target

@@ -17,24 +17,25 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 import trustme
+from tests.accounts import NEEDS_ROOT, assert_process_has_no_capability, assert_process_is
 from tests.cli.reachable import reachable_esockd
 from tests.cli.running import Instance, talk
+from tests.cli.top.terminals import until
 
 from esockd_cli import _serving_as
 from esockd_cli._account import read_account
 from esockd_cli._errors import CommandError
-from esockd_core.privileges import Account, find_account
+from esockd_core.privileges import find_account
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.cli.conftest import Command
 
+    from esockd_core.privileges import Account
+
 pytestmark = pytest.mark.timeout(240)
 
-NEEDS_ROOT: Final = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-NOBODY: Final = find_account("nobody")
-DAEMON: Final = find_account("nobody", "daemon")
 LIMIT_S: Final = 120.0  # an upgrade starts two programs
 LOW_PORTS: Final = count(random.Random(os.getpid()).randrange(600, 900))
 APP: Final = """\
@@ -46,9 +47,16 @@ async def handle(connection):
 
 
 def low_address() -> str:
-    """An address with a port that only root may open, for this test process alone: 127.0.0.0/8 is this machine."""
+    """An address with a port below 1024, for this test process alone: 127.0.0.0/8 is this machine, on Linux."""
     pid = os.getpid()
     return f"127.{pid >> 16 & 255}.{pid >> 8 & 255}.{pid & 255}:{next(LOW_PORTS)}"
+
+
+def private_folder(site: Path) -> Path:
+    """A folder in which only root may look for a file."""
+    folder = site / "private"
+    folder.mkdir(mode=0o700)
+    return folder
 
 
 def ask(address: str) -> list[int]:
@@ -58,22 +66,19 @@ def ask(address: str) -> list[int]:
         return [int(each) for each in client.makefile().readline().split()]
 
 
-def status_of(pid: int) -> dict[str, list[str]]:
-    """What the kernel says of a process (proc_pid_status(5))."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return {name: rest.split() for name, _, rest in (line.partition(":") for line in lines)}
-
-
-def assert_is(account: Account, pid: int) -> None:
+def assert_serves_as(account: Account, pid: int) -> None:
     """See that a process has an account, and no way back."""
-    status = status_of(pid)
-    assert status["Uid"] == [str(account.uid)] * 4
-    assert status["Gid"] == [str(account.gid)] * 4
-    assert {int(each) for each in status["Groups"]} == set(account.groups)
-    assert {int(status[name][0], 16) for name in ("CapPrm", "CapEff", "CapInh", "CapAmb")} == {0}
+    assert_process_is(pid, account)
+    assert_process_has_no_capability(pid)
 
 
-class OfUser(Instance):
+def only_root_may_open(address: str) -> bool:
+    """Whether this machine keeps the port of an address for root (ip(7)). Containers often keep none."""
+    least = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()
+    return int(address.rpartition(":")[2]) < int(least)
+
+
+class InstanceOfUser(Instance):
     """An instance whose program every user may read."""
 
     limit_s = LIMIT_S
@@ -86,38 +91,50 @@ def program() -> Iterator[tuple[tuple[str, ...], dict[str, str]]]:
         yield reachable_esockd(Path(folder))
 
 
+@pytest.fixture(scope="module")
+def nobody() -> Account:
+    return find_account("nobody")
+
+
 @pytest.fixture
-def site(program: tuple[tuple[str, ...], dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def site(
+    program: tuple[tuple[str, ...], dict[str, str]], nobody: Account, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
     """A folder that every user may read, with an app, and with a folder for control sockets that is nobody's."""
-    monkeypatch.setattr(OfUser, "program", program[0])
+    monkeypatch.setattr(InstanceOfUser, "program", program[0])
     with TemporaryDirectory(prefix="esockd-") as name:
         folder = Path(name)
         folder.chmod(0o755)
         (folder / "app.py").write_text(APP)
         (folder / "run").mkdir(mode=0o700)
-        shutil.chown(folder / "run", NOBODY.uid, NOBODY.gid)
+        shutil.chown(folder / "run", nobody.uid, nobody.gid)
         control = {"ESOCKD_RUNTIME_DIR": f"{folder}/run"}
-        monkeypatch.setattr(OfUser, "variables", MappingProxyType({**program[1], **control}))
+        monkeypatch.setattr(InstanceOfUser, "variables", MappingProxyType({**program[1], **control}))
         yield folder
 
 
 @NEEDS_ROOT
-def test_ports_are_opened_as_root_and_served_as_the_user(site: Path, loop: str) -> None:
-    address, metrics, path = low_address(), low_address(), site / "run/served"
-    log = site / "log"
-    options = ("--user", "nobody", "--metrics", metrics, "-i", "edge", "--loop", loop, "--log-file", str(log))
-    with OfUser("app:handle", address, f"unix:{path}", *options, cwd=site) as instance:
+@pytest.mark.linux
+def test_ports_are_opened_as_root_and_served_as_the_user(site: Path, nobody: Account, loop: str) -> None:
+    address, secure, metrics, path = low_address(), f"tls://{low_address()}", low_address(), site / "run/served"
+    log, certificate = site / "log", private_folder(site) / "both.pem"
+    trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(certificate))
+    options = ("--metrics", metrics, "-i", "edge", "--loop", loop, "--log-file", str(log), "--cert", str(certificate))
+    addresses = (address, secure, f"unix:{path}")
+    with InstanceOfUser("app:handle", *addresses, "--user", "nobody", *options, cwd=site) as instance:
         assert instance.read_address() == address
-        assert ask(address) == [NOBODY.uid, NOBODY.uid, instance.process.pid]
-        assert_is(NOBODY, instance.process.pid)
-        assert (site / "run/edge.sock").stat().st_uid == NOBODY.uid
-        assert path.stat().st_uid == NOBODY.uid
+        assert ask(address) == [nobody.uid, nobody.uid, instance.process.pid]
+        assert_serves_as(nobody, instance.process.pid)
+        assert (site / "run/edge.sock").stat().st_uid == nobody.uid
+        assert path.stat().st_uid == nobody.uid
         with socket.create_connection((metrics.partition(":")[0], int(metrics.rpartition(":")[2])), LIMIT_S) as client:
             assert b" 200 " in talk(client, b"GET /healthz HTTP/1.1\r\n\r\n")
-        refused = instance.run("reopen", f"handle@{address}")
-        assert refused.status != 0
-        assert "ports below 1024 need root" in refused.err
-        assert ask(address) == [NOBODY.uid, NOBODY.uid, instance.process.pid]
+        reopened = instance.run("reopen", f"handle@{address}")
+        assert (reopened.status != 0) == only_root_may_open(address)
+        assert ("ports below 1024 need root" in reopened.err) == only_root_may_open(address)
+        instance.process.send_signal(signal.SIGHUP)
+        until(lambda: f"keeps its certificate: --cert {certificate}: it cannot be read: Perm" in log.read_text())
+        assert ask(address) == [nobody.uid, nobody.uid, instance.process.pid]
         answer = instance.stop()
     assert answer.status == 0
     assert not path.exists()
@@ -125,55 +142,56 @@ def test_ports_are_opened_as_root_and_served_as_the_user(site: Path, loop: str) 
 
 
 @NEEDS_ROOT
-def test_workers_and_those_that_take_their_place_are_the_user(site: Path) -> None:
-    address = low_address()
+@pytest.mark.linux
+def test_workers_and_those_that_take_their_place_are_the_user(site: Path, nobody: Account) -> None:
+    address, in_daemon = low_address(), find_account("nobody", "daemon")
     options = ("--user", "nobody", "--group", "daemon", "--workers", "2", "-i", "edge")
-    with OfUser("app:handle", address, *options, cwd=site) as instance:
+    with InstanceOfUser("app:handle", address, *options, cwd=site) as instance:
         assert instance.read_address() == address
-        assert_is(DAEMON, instance.process.pid)
-        assert ask(address)[:2] == [NOBODY.uid, NOBODY.uid]
+        assert_serves_as(in_daemon, instance.process.pid)
+        assert ask(address)[:2] == [nobody.uid, nobody.uid]
         before = {each["pid"] for each in instance.run("stats", "--json").json["workers"]}
         assert instance.run("restart").status == 0
         workers = [each for each in instance.run("stats", "--json").json["workers"] if each["pid"] not in before]
         assert len(workers) == 2
         for each in workers:
-            assert_is(DAEMON, each["pid"])
-        assert ask(address)[:2] == [NOBODY.uid, NOBODY.uid]
+            assert_serves_as(in_daemon, each["pid"])
+        assert ask(address)[:2] == [nobody.uid, nobody.uid]
         assert instance.stop().status == 0
 
 
 @NEEDS_ROOT
+@pytest.mark.linux
 def test_a_configuration_names_the_user_and_what_only_root_may_read_is_not_read_again(
-    site: Path,
+    site: Path, nobody: Account
 ) -> None:
     address, secure = low_address(), low_address()
-    key = site / "key.pem"
+    key = private_folder(site) / "key.pem"
     issued = trustme.CA().issue_cert("localhost")
     issued.cert_chain_pems[0].write_to_path(str(site / "cert.pem"))
     issued.private_key_pem.write_to_path(str(key))
-    key.chmod(0o600)
     (site / "edge.toml").write_text(
         '[esockd]\nuser = "nobody"\ninstance = "edge"\n'
         f'[listeners.app]\nhandler = "app:handle"\nlisten = "{address}"\n'
-        f'[listeners.tls]\nhandler = "echo"\nlisten = "tls://{secure}"\ncert = "cert.pem"\nkey = "key.pem"\n'
+        f'[listeners.tls]\nhandler = "echo"\nlisten = "tls://{secure}"\ncert = "cert.pem"\nkey = "private/key.pem"\n'
     )
-    with OfUser("edge.toml", command="run", cwd=site) as instance:
+    with InstanceOfUser("edge.toml", command="run", cwd=site) as instance:
         assert [instance.read_address() for _ in range(2)] == [address, f"tls://{secure}"]
-        assert ask(address) == [NOBODY.uid, NOBODY.uid, instance.process.pid]
-        assert_is(NOBODY, instance.process.pid)
+        assert ask(address) == [nobody.uid, nobody.uid, instance.process.pid]
+        assert_serves_as(nobody, instance.process.pid)
 
         refused = instance.run("reload")
         assert refused.status == 1
         assert f'edge.toml:11: key = "{key}": it cannot be read: Permission denied.' in refused.err
         assert ask(address)
 
-        shutil.chown(key, NOBODY.uid)
+        shutil.chown(key.parent, nobody.uid)
         assert instance.run("reload").status == 0
         pid = instance.run("upgrade", "--json").json["pid"]
         try:
-            assert_is(NOBODY, pid)
+            assert_serves_as(nobody, pid)
             deadline = time.monotonic() + LIMIT_S
-            while (answer := ask(address)) != [NOBODY.uid, NOBODY.uid, pid]:
+            while (answer := ask(address)) != [nobody.uid, nobody.uid, pid]:
                 assert time.monotonic() < deadline, f"{answer} still"
         finally:
             os.kill(pid, signal.SIGTERM)
@@ -181,18 +199,20 @@ def test_a_configuration_names_the_user_and_what_only_root_may_read_is_not_read_
 
 
 @NEEDS_ROOT
+@pytest.mark.linux
 def test_a_worker_that_may_not_read_its_key_says_so(site: Path) -> None:
     issued = trustme.CA().issue_cert("localhost")
     issued.private_key_and_cert_chain_pem.write_to_path(str(site / "both.pem"))
     (site / "both.pem").chmod(0o600)
     options = ("--cert", str(site / "both.pem"), "--user", "nobody", "--workers", "1")
-    with OfUser("echo", f"tls://{low_address()}", *options) as instance:
+    with InstanceOfUser("echo", f"tls://{low_address()}", *options) as instance:
         status, out, err = instance.wait()
     assert (status, out) == (2, "")
     assert err == f"error: --cert {site}/both.pem: it cannot be read: Permission denied.\n"
 
 
 @NEEDS_ROOT
+@pytest.mark.linux
 @pytest.mark.parametrize("command", ["open", "run"])
 def test_a_module_that_only_root_may_read_is_told(site: Path, command: str) -> None:
     folder = site / "own"
@@ -205,7 +225,7 @@ def test_a_module_that_only_root_may_read_is_told(site: Path, command: str) -> N
         "open": ("app:handle", "127.0.0.1:0", "--app-dir", str(folder), "--user", "nobody"),
         "run": (str(site / "edge.toml"),),
     }[command]
-    with OfUser(*arguments, command=command) as instance:
+    with InstanceOfUser(*arguments, command=command) as instance:
         status, out, err = instance.wait()
     assert out == ""
     assert f'this user may not read "{folder}"' in err
@@ -213,12 +233,13 @@ def test_a_module_that_only_root_may_read_is_told(site: Path, command: str) -> N
 
 
 @NEEDS_ROOT
-def test_somebody_else_than_root_cannot_serve_as_another_user(site: Path) -> None:
+@pytest.mark.linux
+def test_somebody_else_than_root_cannot_serve_as_another_user(site: Path, nobody: Account) -> None:
     done = subprocess.run(
-        [*OfUser.program, "open", "echo", "127.0.0.1:0", "--user", "daemon"],
-        env={**os.environ, **OfUser.variables},
-        user=NOBODY.uid,
-        group=NOBODY.gid,
+        [*InstanceOfUser.program, "open", "echo", "127.0.0.1:0", "--user", "daemon"],
+        env={**os.environ, **InstanceOfUser.variables},
+        user=nobody.uid,
+        group=nobody.gid,
         extra_groups=[],
         cwd=site,
         capture_output=True,
@@ -228,7 +249,7 @@ def test_somebody_else_than_root_cannot_serve_as_another_user(site: Path) -> Non
     )
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr == (
-        f"error: --user daemon: only root can serve as somebody else, and this is uid {NOBODY.uid}. "
+        f"error: --user daemon: only root can serve as somebody else, and this is uid {nobody.uid}. "
         "Start it as root, or as that user without this flag.\n"
     )
 
@@ -264,16 +285,16 @@ def test_a_user_that_there_is_not_is_told_with_its_line(start: Callable[..., Com
     assert err == 'error: edge.toml:2: user = "no-such-user": this machine does not know the name.\n'
 
 
-def test_variables_lead_to_the_folders_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_lead_to_the_folders_of_the_user(nobody: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HOME", "USER", "LOGNAME"):
         monkeypatch.setenv(name, "root")
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/0")
-    _serving_as._enter_environment(NOBODY)
-    assert (os.environ["HOME"], os.environ["USER"], os.environ["LOGNAME"]) == (NOBODY.home, "nobody", "nobody")
+    _serving_as._enter_environment(nobody)
+    assert (os.environ["HOME"], os.environ["USER"], os.environ["LOGNAME"]) == (nobody.home, "nobody", "nobody")
     assert "XDG_RUNTIME_DIR" not in os.environ
 
 
-def test_a_program_that_the_user_may_not_read_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_the_user_may_not_read_is_told(nobody: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.access", lambda path, _: path != os.__file__)
     with pytest.raises(CommandError, match=f"nobody may not read {os.__file__}"):
-        _serving_as._require_program(NOBODY)
+        _serving_as._require_program(nobody)

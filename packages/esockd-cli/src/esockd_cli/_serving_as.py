@@ -36,7 +36,7 @@ def serve_as(
 ) -> None:
     """Open the ports, and become the user that serves. Call it before a module of the user is imported.
 
-    Nothing happens if no user was given, or if this process is that user already.
+    Nothing happens if no user was given. A process that is that user already only makes sure that it is no more.
 
     Args:
         host: Has the user, and where metrics are served.
@@ -45,24 +45,32 @@ def serve_as(
         log_file: The log file, which the user should be able to open again.
 
     Raises:
-        CommandError: An address cannot be opened, the kernel refuses, or the user may not read this program.
+        CommandError: An address cannot be opened, the kernel refuses, the process would keep a capability, or the user
+            may not read this program.
     """
     account = host.account
-    if account is None or account.is_current:
+    if account is None:
+        return
+    if account.is_current:
+        _become(account, "Leave out the user and the group, or start it without capabilities.")
         return
     receive_sockets()
     try:
         anyio.run(_open_ports, host, tuple(listeners), processes)
     except (SocketError, InvalidOption) as error:
         raise cannot_start(error) from error
-    try:
-        account.become()
-    except EsockdError as error:
-        raise CommandError(f"{error}.", code="cannot_become_user", status=ExitCode.CANNOT_START) from error
+    _become(account)
     _enter_environment(account)
     _require_program(account)
     if log_file is not None and not os.access(log_file, os.W_OK):
         logger.warning("%s may not write to %s: SIGUSR1 cannot open it again", account.name, log_file)
+
+
+def _become(account: Account, hint: str | None = None) -> None:
+    try:
+        account.become()
+    except EsockdError as error:
+        raise CommandError(f"{error}.", code="cannot_become_user", status=ExitCode.CANNOT_START, hint=hint) from error
 
 
 async def _open_ports(host: Host, listeners: tuple[tuple[Address, ListenerOptions], ...], processes: int) -> None:

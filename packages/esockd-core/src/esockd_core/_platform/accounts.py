@@ -56,20 +56,24 @@ class Account:
 
     @property
     def is_current(self) -> bool:
-        """Whether this process has this user and this group already."""
-        return (os.getuid(), os.geteuid(), os.getgid(), os.getegid()) == (self.uid, self.uid, self.gid, self.gid)
+        """Whether this process has this user and this group, and no other that it could go back to."""
+        return _own_uids() == {self.uid} and _own_gids() == {self.gid}
 
     def become(self) -> None:
-        """Give this process this user and these groups for good. It does nothing if the process has them already.
+        """Give this process this user and these groups for good.
 
-        Only root can. The environment, such as `HOME`, stays as it is. If this raises, the process may have some of the
-        new groups and should end.
+        Only root can. A process that has this user and this group already keeps its further groups. The environment,
+        such as `HOME`, stays as it is. If this raises, the process may have some of the new groups and should end.
 
         Raises:
-            EsockdError: If the kernel refuses, or if the process could become root again.
+            EsockdError: If the kernel refuses, or if the process has a capability or could become root again.
         """
-        if self.is_current:
-            return
+        if not self.is_current:
+            self._take()
+        if (privilege := _privilege(self)) is not None:
+            raise EsockdError(f"this process is {self.name}, but {privilege}")
+
+    def _take(self) -> None:
         try:
             os.setgroups(self.groups)
             os.setgid(self.gid)
@@ -77,27 +81,33 @@ class Account:
         except OSError as error:
             who = f"{self.name} (uid {self.uid}, gid {self.gid})"
             raise EsockdError(f"cannot become {who}: {error.strerror}") from error
-        if (flaw := _flaw(self)) is not None:
-            raise EsockdError(f"this process is {self.name} now, but {flaw}")
+        if set(os.getgroups()) - {self.gid} != set(self.groups) - {self.gid}:
+            raise EsockdError(f"this process is {self.name} now, but it has the groups {os.getgroups()}")
 
 
-def _flaw(account: Account) -> str | None:
-    """What this process has, or could do, that goes beyond the account it has taken; None if there is nothing."""
-    if set(os.getgroups()) - {account.gid} != set(account.groups) - {account.gid}:
-        return f"it has the groups {os.getgroups()}"
+def _own_uids() -> set[int]:
+    """The users of this process: real, effective and, where the system tells it, saved."""
+    return set(os.getresuid()) if hasattr(os, "getresuid") else {os.getuid(), os.geteuid()}
+
+
+def _own_gids() -> set[int]:
+    """The groups of this process: real, effective and, where the system tells it, saved."""
+    return set(os.getresgid()) if hasattr(os, "getresgid") else {os.getgid(), os.getegid()}
+
+
+def _privilege(account: Account) -> str | None:
+    """What this process has, or could do, beyond a user other than root; None if there is nothing."""
     if account.uid == 0:
         return None
+    with suppress(OSError):  # not Linux, or no /proc
+        found = PERMITTED.search(STATUS.read_bytes())
+        if found and int(found[1], 16):
+            return f"it has capabilities: {found[1].decode()}"
     try:
         os.setuid(0)
     except PermissionError:
-        pass
-    else:
-        return "it could become root again"
-    try:
-        found = PERMITTED.search(STATUS.read_bytes())
-    except OSError:
-        return None  # not Linux, or no /proc
-    return f"it has capabilities still: {found[1].decode()}" if found and int(found[1], 16) else None
+        return None
+    return "it could become root again"
 
 
 def find_account(user: str | None = None, group: str | None = None) -> Account:
