@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 from tests.core.conftest import until
-from tests.core.workers.in_process import Refusing, Worker, workers_here
+from tests.core.workers.in_process import Crew, Refusing, Worker, workers_here
 
 from esockd_cidr import AccessList
 from esockd_core import ControlError, InvalidOption
@@ -63,6 +63,55 @@ async def test_a_change_that_one_worker_refuses_is_taken_back_in_the_others(chan
         await CHANGES[change](crew.control)
         for worker in crew.workers:
             assert await state_of(worker) != before[0]
+
+
+class Looking:
+    """A worker that looks at what a process would be told that starts while it is asked, and then refuses."""
+
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+        self.told: list[object] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return self._look
+
+    async def _look(self, *_: object, **__: object) -> None:
+        order = self._crew.model.order(0)
+        self.told.append((order.options.max_conn_rate, order.rules, order.handler))
+        raise InvalidOption("not here", option="x")
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_process_that_starts_meanwhile_hears_nothing_of_a_change_that_is_refused(change: str) -> None:
+    rules = AccessList(["deny 10.0.0.0/8"], default="deny")
+    async with workers_here(2, access_rules=rules, max_conn_rate="1/h burst 3") as crew:
+        looking = crew.workers[1].stand_in = Looking(crew)
+        order, version = crew.model.order(0), crew.model.version
+        with pytest.raises(InvalidOption, match="not here"):
+            await CHANGES[change](crew.control)
+        assert looking.told == [(order.options.max_conn_rate, order.rules, order.handler)]
+        assert crew.model.version > version, "one that may have heard of it does not stay"
+
+
+async def test_a_rate_that_is_refused_leaves_the_tokens_of_the_one_before() -> None:
+    async with workers_here(2, max_conn_rate="1/h burst 5") as crew:
+        refuse(crew.workers[1], "set_options")
+        with pytest.raises(InvalidOption):
+            await crew.control.set_options(max_conn_rate="1/h burst 1")
+        clients = [await crew.connect(0) for _ in range(6)]
+        stats = crew.workers[0].listener.stats()
+        assert (stats.accepted, stats.closed_rate_limited) == (5, 1)
+        for client in clients:
+            client.close()
+
+
+async def test_a_worker_that_is_known_to_be_slow_is_asked_first() -> None:
+    async with workers_here(3) as crew:
+        crew.workers[2].state = "slow"
+        crew.workers[2].stand_in = Deaf(patience_s=0)
+        refuse(crew.workers[0], "deny")  # which is never asked
+        with pytest.raises(ControlError, match="worker 2 does not answer: nothing was changed"):
+            await crew.control.deny("192.0.2.1")
 
 
 async def test_suspending_what_is_suspended_leaves_it_so_when_a_worker_refuses() -> None:

@@ -91,7 +91,8 @@ class Asking:
             EsockdError: If a worker refuses.
         """
         changed: list[WorkerProcess] = []
-        for process in self._crew.live():
+        # One that is known to be slow is the first, so that no client meets a change that it does not make.
+        for process in sorted(self._crew.live(), key=lambda each: each.state != "slow"):
             control = process.control(self._model.number)
             if control is None:
                 continue
@@ -104,6 +105,7 @@ class Asking:
                 is_refusal = isinstance(error, EsockdError)
                 if process.was_retired and (is_refusal or isinstance(error, TimeoutError)):
                     continue  # it takes no clients any more
+                self._model.version += 1  # a process that is being started may have heard of it
                 if not is_refusal:
                     self._crew.replace_soon(process)  # it may make the change yet
                 await self._take_back(undo, changed)

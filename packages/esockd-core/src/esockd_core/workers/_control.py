@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Final, Literal, Unpack
 
 import anyio
 
+from esockd_cidr import AccessList
 from esockd_core._errors import EsockdError, InvalidOption
 from esockd_core._listening.drain import Ending
 from esockd_core._options.changes import merge_options, plan_options
 from esockd_core._remote.errors import InstanceUnreachable
 from esockd_core._remote.values import argument_to_json
 from esockd_core.control.interface import UNSET, Unset
+from esockd_core.workers._limits import RATES
 from esockd_core.workers._looking import wrong_is_invalid
+from esockd_core.workers._model import rule_texts
+from esockd_core.workers._process import WorkerProcess
 from esockd_core.workers._rehearsing import SharedRehearsing
 
 if TYPE_CHECKING:
@@ -28,7 +32,6 @@ if TYPE_CHECKING:
     from esockd_core.control.interface import ListenerControl
     from esockd_core.workers._asking import Change, Crew
     from esockd_core.workers._model import Model
-    from esockd_core.workers._process import WorkerProcess
 
 FORCE_AFTER_S: Final = 4.0  # beyond the time that handlers have: who blocks its event loop for so long is killed
 
@@ -86,12 +89,17 @@ class SharedControl(SharedRehearsing):
             raise InvalidOption(
                 "this takes new listening sockets", option=", ".join(plan.needs_reopen), hint=f"{hint}."
             )
-        await model.put_rates(new, old)
+        # A bucket that is there keeps its tokens until it is known that the change holds.
+        begun = replace(old, **{name: getattr(old, name) or getattr(new, name) for name in RATES})
+        await model.put_rates(begun, old)
+        undo, told = _put_back(plan, old, rule_texts(model.access)), list[WorkerProcess]()
         try:
-            await self._tell(change, _put_back(plan, old, model.rule_texts()))
+            told = await self._tell(change, undo)
+            await model.put_rates(new, begun)
         except BaseException:
             with anyio.CancelScope(shield=True):
-                await model.put_rates(old, new)
+                await self._take_back(undo, told)
+                await model.put_rates(old, begun)
             raise
         if "access_rules" in plan:
             rules = new.access_list()
@@ -132,13 +140,13 @@ class SharedControl(SharedRehearsing):
     async def allow(self, network: str) -> None:
         """Let clients of a network in, by a rule before all others."""
         await self._change_rules(
-            lambda: self._model.access.prepend(("allow", network)), lambda each: each.allow(network), "network", network
+            lambda rules: rules.prepend(("allow", network)), lambda each: each.allow(network), "network", network
         )
 
     async def deny(self, network: str) -> None:
         """Keep clients of a network out, by a rule before all others."""
         await self._change_rules(
-            lambda: self._model.access.prepend(("deny", network)), lambda each: each.deny(network), "network", network
+            lambda rules: rules.prepend(("deny", network)), lambda each: each.deny(network), "network", network
         )
 
     async def insert_rule(self, index: int, rule: RuleLike) -> None:
@@ -147,7 +155,7 @@ class SharedControl(SharedRehearsing):
         if not 0 <= index <= most:
             raise InvalidOption(f"it takes a position from 0 to {most}", option="index", value=index)
         await self._change_rules(
-            lambda: self._model.access.insert(index, rule),
+            lambda rules: rules.insert(index, rule),
             lambda each: each.insert_rule(index, str(rule)),
             "rule",
             rule,
@@ -156,35 +164,33 @@ class SharedControl(SharedRehearsing):
     async def remove_rule(self, rule: RuleLike) -> None:
         """Remove a rule."""
         await self._change_rules(
-            lambda: self._model.access.remove(rule), lambda each: each.remove_rule(str(rule)), "rule", rule
+            lambda rules: rules.remove(rule), lambda each: each.remove_rule(str(rule)), "rule", rule
         )
 
     async def replace_rules(self, *rules: RuleLike) -> None:
         """Exchange all rules at once."""
-        await self._change_rules(
-            lambda: self._model.access.replace(rules),
-            lambda each: each.replace_rules(*self._model.rule_texts()),
-            "rules",
-            rules,
-        )
+        await self._change_rules(lambda all_of_them: all_of_them.replace(rules), None, "rules", rules)
 
     async def _change_rules(
         self,
-        here: Callable[[], object],
-        change: Change,
+        here: Callable[[AccessList], object],
+        change: Change | None,
         option: str,
         value: object,
     ) -> None:
+        """Change the rules, everywhere or nowhere; without `change`, workers are told all of the rules."""
         async with self._crew.changing:
             self._require_open()
-            before, texts = self._model.access.rules, self._model.rule_texts()
+            access = self._model.access
+            new = AccessList(access.rules, default=access.default)  # a process that starts now is told those in force
             with wrong_is_invalid(option, value):
-                here()
-            try:
-                await self._tell(change, lambda control: control.replace_rules(*texts))
-            except BaseException:
-                self._model.access.replace(before)
-                raise
+                here(new)
+            before, after = rule_texts(access), rule_texts(new)
+            await self._tell(
+                change or (lambda control: control.replace_rules(*after)),
+                lambda control: control.replace_rules(*before),
+            )
+            access.replace(new.rules, new.default)
             self._model.version += 1
 
     # Connections

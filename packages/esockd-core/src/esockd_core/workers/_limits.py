@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from esockd_core._options.special_kinds import ConnectionRate
 from esockd_core.workers._buckets import SharedBucket, Units
@@ -11,6 +11,8 @@ from esockd_core.workers._sources import SharedSources
 if TYPE_CHECKING:
     from esockd_core._options.listener import ListenerOptions
     from esockd_core.workers._memory import ListenerMemory
+
+RATES: Final = ("max_conn_rate", "max_conn_rate_per_source")
 
 
 class Limits:

@@ -29,6 +29,7 @@ from esockd_core.workers._orders import ListenerOrder, RehearsalOrder
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from esockd_cidr import AccessList
     from esockd_core._address import Address
     from esockd_core._sockets.shared import SharedSockets
     from esockd_core._stats.counters import Stats
@@ -164,11 +165,6 @@ class Model:
             await anyio.sleep(LOCK_PAUSE_S)  # this process must not wait for one that may have stopped
         raise EsockdError(f"listener {self.name}: a worker has stopped while it judged a client; nothing was changed")
 
-    def rule_texts(self) -> tuple[str, ...]:
-        """The access rules as workers are told them: their default is always to allow."""
-        rules = tuple(str(rule) for rule in self.access.rules)
-        return rules if self.access.default == "allow" else (*rules, "deny all")
-
     def order(self, share: int) -> ListenerOrder:
         """What a worker is told of it."""
         if self.sockets is None:
@@ -180,7 +176,7 @@ class Model:
             handler=self.handler,
             arguments=self.arguments,
             options=replace(self.options, access_rules=()),
-            rules=self.rule_texts(),
+            rules=rule_texts(self.access),
             descriptors=tuple(sock.fileno() for sock in self.sockets.shares[share]),
             is_suspended=self.state == "suspended",
             rehearsal=self._rehearsal_order(),
@@ -265,3 +261,9 @@ class Model:
         rehearsal = process.rehearsals.pop(self.number, None)
         if rehearsal is not None and rehearsal.report is not None:
             rehearsal.whole.keep(rehearsal.report)
+
+
+def rule_texts(access: AccessList) -> tuple[str, ...]:
+    """Access rules as workers are told them: their default is always to allow."""
+    rules = tuple(str(rule) for rule in access.rules)
+    return rules if access.default == "allow" else (*rules, "deny all")

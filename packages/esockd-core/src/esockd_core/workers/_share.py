@@ -73,6 +73,7 @@ class Share:
         self.replaced = 0
         self._starter = starter
         self._wanted: _Replacement | None = None
+        self._is_unfit = False  # the process serves what it must not, until it is replaced
         self._news = anyio.Event()
         self._last_failure = ""
 
@@ -82,6 +83,11 @@ class Share:
             self._wanted = _Replacement()
             self._news.set()
         return self._wanted
+
+    def replace_unfit(self) -> None:
+        """Replace the process as soon as that can be done, however often it cannot."""
+        self._is_unfit = True
+        self._news.set()
 
     async def replace(self) -> None:
         """Replace the process by another one. The old one finishes its connections.
@@ -106,12 +112,14 @@ class Share:
         pause_s = 0.0
         while not self._starter.closing.is_set():
             wanted, self._wanted = self._wanted, None
+            was_unfit, self._is_unfit = self._is_unfit, False
             self._news = anyio.Event()
             try:
                 process = await self._starter.start_process(self.number)
             except EsockdError as error:
                 if self.current is None:
                     raise
+                self._is_unfit = self._is_unfit or was_unfit
                 self._tell_failure(error, wanted)
             else:
                 is_first = self.current is None
@@ -120,8 +128,11 @@ class Share:
                     task_status.started()
                 if wanted is not None:
                     wanted.finish()
-            if self.current is not None and not self.current.ended.is_set():
-                await wait_for_any(self.current.ended, self._news, self._starter.closing)
+            if self._is_unfit:
+                pause_s = self._next_pause(pause_s)
+            with anyio.move_on_after(pause_s if self._is_unfit else None):
+                if self.current is not None and not self.current.ended.is_set():
+                    await wait_for_any(self.current.ended, self._news, self._starter.closing)
             if self.current is not None and self.current.ended.is_set():
                 pause_s = self._next_pause(pause_s)
                 with anyio.move_on_after(pause_s):
@@ -130,6 +141,7 @@ class Share:
     async def _take_over(self, process: WorkerProcess) -> None:
         old, self.current = self.current, process
         self._last_failure = ""
+        self._is_unfit = False
         self._starter.steer()
         if old is not None:
             self.replaced += 1

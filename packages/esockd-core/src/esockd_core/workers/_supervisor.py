@@ -235,7 +235,7 @@ class Supervisor:
         """Let another process take the place of one, which finishes its connections."""
         share = self._shares[process.share]
         if share.current is process:
-            share.want_replacement()
+            share.replace_unfit()
 
     async def start_process(self, share: int) -> WorkerProcess:
         """Start a process for a share, and return when it accepts.
