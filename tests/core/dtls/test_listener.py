@@ -126,8 +126,21 @@ async def test_a_hello_without_a_proven_cookie_leaves_nothing_behind(dtls: DtlsO
             assert peer.take_datagram() is None
         stats = listener.stats()
         assert (stats.accepted, stats.refused, stats.shutdown_counts) == (0, 0, {})
-        assert stats.datagrams_answered == 503
+        assert (stats.datagrams_answered, stats.datagrams_dropped) == (500, {"dtls": 3})
         assert len(listener._site.registry) == 0
+
+
+async def test_a_false_hello_of_a_peer_with_a_connection_counts_as_dropped(dtls: DtlsOptions) -> None:
+    async with serving(dtls) as listener:
+        with Peer(listener) as peer:
+            await peer.shake()
+            [hello] = Client().hello()
+            before = drops(listener)["dtls"]
+            peer.send_all([hello[:-1]])
+            await until(lambda: drops(listener)["dtls"] == before + 1)
+            assert listener.stats().datagrams_answered == 1
+            assert await peer.ask(b"still there") == b"still there"
+        assert_all_accounted_for(listener.stats())
 
 
 @pytest.mark.parametrize("address", ["dtls://127.0.0.1:0", "dtls://*:0"], ids=["one address", "all"])

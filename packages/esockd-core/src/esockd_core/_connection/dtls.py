@@ -196,9 +196,11 @@ class DtlsLayer:
         hello = read_hello(datagram)
         baked_at = None if hello is None else doorkeeper.baked_at(hello, connection.peername)
         if hello is None or baked_at is None:
-            site.counters.datagrams_answered += 1
             if answer := doorkeeper.answer(datagram, connection.peername):
+                site.counters.datagrams_answered += 1
                 self._transmit(connection, [answer])
+            else:
+                site.counters.count_dropped(Dropped.DTLS)
         elif self._session is None:
             self._baked_at = baked_at
             site.counters.count_dropped(Dropped.DTLS)

@@ -311,14 +311,16 @@ class DatagramPort(SharedSocket):
         answer = doorkeeper.answer(datagram, peer) if reply is None and doorkeeper is not None else reply
         if answer is None:
             return False
+        if not answer and reply is None:
+            site.counters.count_dropped(Dropped.DTLS)
+            return True
         site.counters.datagrams_answered += 1
-        if answer or reply is not None:
-            try:
-                self.sendto(answer, self._way_to(address, key))
-            except OSError as error:
-                site.counters.count_unsent(error)
-            else:
-                site.counters.datagrams_out += 1
+        try:
+            self.sendto(answer, self._way_to(address, key))
+        except OSError as error:
+            site.counters.count_unsent(error)
+        else:
+            site.counters.datagrams_out += 1
         return True
 
     def _arrive(self, datagram: bytes, address: Any, key: Hashable, client: ProxiedClient | None = None) -> None:
