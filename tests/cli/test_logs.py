@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import signal
 import socket
@@ -14,6 +15,7 @@ import pytest
 from tests.cli.running import LIMIT_S, Instance, connect, talk
 
 from esockd_cli._errors import CommandError
+from esockd_cli._log_file import stderr_in_file
 from esockd_cli._log_lines import log_line
 from esockd_cli._system_logs import JournalHandler, SyslogHandler
 
@@ -152,6 +154,22 @@ def test_what_cannot_be_logged_to_is_told_before_anybody_is_served(start: Callab
     status, out, err = start("open", "echo", "0", "--log-file", "x", "--log-to", "syslog").finish()
     assert (status, out) == (2, "")
     assert "--log-file does nothing with --log-to syslog" in err
+
+
+def test_a_pipe_that_nobody_reads_is_no_log_file_and_one_that_is_read_is(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    why = "cannot write the log file .*/pipe: it is a pipe that nobody reads"
+    with pytest.raises(CommandError, match=why), stderr_in_file(str(pipe)):
+        pytest.fail("nobody can be told anything")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with stderr_in_file(str(pipe)):
+            assert os.get_blocking(2)
+            os.write(2, b"hello")
+        assert os.read(reader, 10) == b"hello"
+    finally:
+        os.close(reader)
 
 
 def test_an_error_at_the_start_is_on_stderr_and_not_in_the_file(start: Callable[..., Any], tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from esockd_cli._errors import UsageError
 from esockd_cli._summary import format_bytes
-from esockd_cli._values import parse_content, parse_rule, parse_rules
+from esockd_cli._values import MAX_CONTENT_BYTES, parse_content, parse_rule, parse_rules
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,6 +20,22 @@ def test_content_is_the_text_itself_or_a_file(tmp_path: Path) -> None:
     assert parse_content("static", "a\\n:b") == b"a\\n:b"
     assert parse_content("static", f"@{tmp_path}/file") == b"\x00\xff"
     assert parse_content("static", "\udcff") == b"\xff"
+
+
+def test_content_is_neither_waited_for_nor_without_bound(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "large").write_bytes(bytes(MAX_CONTENT_BYTES + 1))
+    for file, reason in {
+        str(tmp_path / "pipe"): "it is a pipe or a device, not a file",
+        "/dev/zero": "it is a pipe or a device, not a file",
+        str(tmp_path / "large"): "it holds more than 1 MiB",
+        str(tmp_path): "Is a directory",
+    }.items():
+        with pytest.raises(UsageError) as raised:
+            parse_content("static", f"@{file}")
+        assert raised.value.message == f'static: cannot read "{file}": {reason}.'
+    (tmp_path / "large").write_bytes(bytes(MAX_CONTENT_BYTES))
+    assert parse_content("static", f"@{tmp_path}/large") == bytes(MAX_CONTENT_BYTES)
 
 
 def test_a_rule_is_an_action_and_a_network() -> None:

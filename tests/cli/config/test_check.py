@@ -170,15 +170,33 @@ def test_a_file_that_is_missing_or_a_folder_says_so(tmp_path: Path) -> None:
     assert run_esockd(tmp_path, "check", ".") == (1, "", "error: .: is a directory. Name the file in it.\n")
 
 
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_file_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, command: str) -> None:
+    os.mkfifo(tmp_path / "edge.toml")
+    status, out, err = run_esockd(tmp_path, command, "edge.toml")
+    assert status != 0
+    assert (out, err) == ("", "error: edge.toml: it is a pipe or a device, not a file.\n")
+
+
+def test_no_file_that_a_configuration_names_is_waited_for(check: Check, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    static = ECHO.replace('"echo"', '"static:@pipe"')
+    status, _, err = check(static)
+    assert (status, "it is a pipe or a device, not a file." in err) == (1, True), err
+    upstream = ECHO.replace('"echo"', '"forward:tls://127.0.0.1:1"') + 'upstream_ca = "pipe"\n'
+    status, _, err = check(upstream)
+    assert (status, "pipe" in err) == (1, True), err
+
+
 def test_a_file_that_may_not_be_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "edge.toml").symlink_to("edge.toml")
     problem = "error: edge.toml: too many levels of symbolic links.\n"
     assert run_esockd(tmp_path, "check", "edge.toml") == (1, "", problem)
 
-    def refuse(path: Path, mode: str) -> None:  # root may read everything
+    def refuse(path: str, max_bytes: int) -> None:  # root may read everything
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr("esockd_cli.config.source.read_regular_file", refuse)
     with pytest.raises(BadConfig, match=r"edge\.toml: permission denied\."):
         parse(str(tmp_path / "edge.toml"))
 

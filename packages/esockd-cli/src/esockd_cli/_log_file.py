@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("esockd_cli")
 
 STDERR: Final = 2
-FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
+FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 MODE: Final = 0o640  # logs say who connects
 
 
@@ -68,10 +69,16 @@ def open_as_stderr(path: str) -> None:
     """Write to a file from now on, which is made if need be. Where that fails, everything stays as it is.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: It cannot be written, or is a pipe that nobody reads, which would be waited for without end.
     """
-    descriptor = os.open(path, FLAGS, MODE)
     try:
+        descriptor = os.open(path, FLAGS, MODE)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise OSError(errno.ENXIO, "it is a pipe that nobody reads, or a socket, not a file", path) from error
+        raise
+    try:
+        os.set_blocking(descriptor, True)
         os.dup2(descriptor, STDERR)
     finally:
         os.close(descriptor)

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from esockd_cidr import InvalidRule, Rule
 from esockd_cli._errors import UsageError
+from esockd_cli._regular_files import read_regular_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+MAX_CONTENT_BYTES: Final = 1 << 20  # all of it is in memory, and is sent to every client
 
 
 def parse_content(option: str, text: str) -> bytes:
     """Read `TEXT`, sent as it is, or `@FILE`, whose bytes are sent.
 
     Raises:
-        UsageError: The file cannot be read.
+        UsageError: The file cannot be read, is a pipe or a device, or holds more than 1 MiB.
     """
     if not text.startswith("@"):
         return text.encode(errors="surrogateescape")
     try:
-        return Path(text[1:]).read_bytes()
+        return read_regular_file(text[1:], MAX_CONTENT_BYTES)
     except OSError as error:
         raise UsageError(f'{option}: cannot read "{text[1:]}": {error.strerror}.', code="cannot_read") from error
 

@@ -7,7 +7,6 @@ import os
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from esockd_cidr import Action
@@ -23,16 +22,18 @@ from esockd_cli._listeners import (
 )
 from esockd_cli._opening import Opening
 from esockd_cli._passwords import read_password
+from esockd_cli._regular_files import read_regular_file
 from esockd_cli.config.collisions import find_collisions
 from esockd_cli.config.keys import KEYS, NAMES, PATHS, STATIC_FILE, UNLOCK_HINT, key_of, write_toml
 from esockd_cli.config.problems import BadConfig, Problem
 from esockd_cli.config.schema import find_errors, read_tables
-from esockd_cli.config.source import Source, parse
+from esockd_cli.config.source import MAX_BYTES, Source, parse
 from esockd_core import OPTIONS, InvalidOption
 from esockd_core.handlers import ForwardHandler, discard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from esockd_core import Address, Handler, ListenerOptions
 
@@ -267,6 +268,6 @@ def _contents(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str
 def hash_of(file: str) -> str:
     """What tells the content of a file from another; empty where it cannot be read."""
     try:
-        return sha256(Path(file).read_bytes()).hexdigest()
+        return sha256(read_regular_file(file, MAX_BYTES)).hexdigest()
     except OSError:
         return ""

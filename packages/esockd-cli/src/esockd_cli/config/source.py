@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from esockd_cli._regular_files import read_regular_file
 from esockd_cli.config.lines import find_lines, line_of
 from esockd_cli.config.problems import BadConfig, Problem
 
@@ -61,15 +62,12 @@ def parse(file: str) -> Source:
     Raises:
         BadConfig: It cannot be read, or is not TOML.
     """
-    path = Path(file)
     try:
-        with path.open("rb") as opened:
-            content = opened.read(MAX_BYTES + 1)
+        content = read_regular_file(file, MAX_BYTES)
     except OSError as error:
-        message = f"{(error.strerror or str(error)).lower()}."
+        reason = error.strerror or str(error)
+        message = f"{reason[:1].lower()}{reason[1:]}."
         raise _unreadable(file, message, hint=_mend(error, file)) from error
-    if len(content) > MAX_BYTES:
-        raise _unreadable(file, f"it has more than {MAX_BYTES >> 20} MiB, which is no configuration.")
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
@@ -85,7 +83,7 @@ def parse(file: str) -> Source:
         lines = find_lines(text)
     except (RecursionError, ValueError):  # of two readers of one text this is the one that may be left out
         lines = {}
-    return Source(file, path.absolute().parent, data, lines)
+    return Source(file, Path(file).absolute().parent, data, lines)
 
 
 def _unreadable(file: str, message: str, line: int | None = None, hint: str | None = None) -> BadConfig:
