@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -132,6 +133,17 @@ def test_a_refused_client_hears_a_text_or_what_a_file_holds(tmp_path: Path) -> N
     assert refusal(kind, "static:@nowhere").reason == "cannot read the file: No such file or directory"
     for text in ("reset", "text:bye"):
         assert refusal(kind, text).reason == "it takes fin, rst, static:TEXT or static:@FILE"
+
+
+def test_the_file_of_a_farewell_is_neither_waited_for_nor_without_bound(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "large").write_bytes(bytes((1 << 20) + 1))
+    for file, reason in {
+        str(tmp_path / "pipe"): "it is a pipe or a device, not a file",
+        "/dev/zero": "it is a pipe or a device, not a file",
+        str(tmp_path / "large"): "it holds more than 1 MiB",
+    }.items():
+        assert refusal(Farewell(), f"static:@{file}").reason == f"cannot read the file: {reason}"
 
 
 @pytest.mark.parametrize(

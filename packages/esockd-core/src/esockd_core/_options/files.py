@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
 from pathlib import Path
 
@@ -18,6 +20,29 @@ def check_file(option: str, file: str | Path) -> None:
     """
     if (reason := _why_not(Path(file))) is not None:
         raise InvalidOption(reason, option=option, value=str(file))
+
+
+def read_regular_file(path: str | Path, max_bytes: int) -> bytes:
+    """Read a whole file without waiting for anybody.
+
+    Args:
+        path: The file.
+        max_bytes: The most that it may hold, in whole MiB.
+
+    Raises:
+        OSError: If it cannot be read, is a pipe or a device, or holds more.
+    """
+    with open(path, "rb", opener=_open_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is a pipe or a device, not a file")
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise OSError(errno.EFBIG, f"it holds more than {max_bytes >> 20} MiB")
+    return content
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 
 def _why_not(path: Path) -> str | None:

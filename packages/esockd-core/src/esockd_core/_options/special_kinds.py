@@ -13,13 +13,14 @@ from typing import Any, Final
 from esockd_cidr import AccessList, CidrError
 from esockd_core._checks import is_whole
 from esockd_core._errors import InvalidOption
-from esockd_core._options.files import check_file
+from esockd_core._options.files import check_file, read_regular_file
 from esockd_core._options.kinds import NO_BOUND, SWITCH, Choice, Kind
 from esockd_ratelimit import InvalidRate, Rate
 
 MODE: Final = re.compile(r"(0o?)?[0-7]{1,3}")
 MAX_ID: Final = 2**32 - 2  # 2**32 - 1 is the -1 that chown(2) reads as "as it is"
 MOST_DATAGRAM_BYTES: Final = 65_507  # over IPv4: 65,535 bytes without the headers of IP and UDP (RFC 768)
+MAX_FAREWELL_BYTES: Final = 1 << 20  # in a file; all of it is in memory
 MAX_ALPN_BYTES: Final = 255  # of one name (RFC 7301 section 3.1)
 
 
@@ -171,7 +172,9 @@ class Farewell(Kind):
             return text
         if kind != "static":
             raise ValueError
-        return Path(content[1:]).read_bytes() if content.startswith("@") else content.encode(errors="surrogateescape")
+        if content.startswith("@"):
+            return read_regular_file(content[1:], MAX_FAREWELL_BYTES)
+        return content.encode(errors="surrogateescape")
 
     def parse(self, option: str, text: str) -> Any:
         try:
