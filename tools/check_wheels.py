@@ -3,9 +3,9 @@
 Usage: .venv/bin/python -m tools.check_wheels
 
 Each package is built as an sdist and a wheel (the wheel from the sdist, which shows that the sdist is complete), from a
-copy whose README stands alone. The wheel is installed and imported in an empty environment with nothing but what it
-depends on; then tests/distribution and the package's own tests run against it. Siblings come from the wheels just
-built, never from an index.
+copy whose README stands alone, without any file that git ignores. The wheel is installed and imported in an empty
+environment with nothing but what it depends on; then tests/distribution and the package's own tests run against it.
+Siblings come from the wheels just built, never from an index.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import tomllib
 from pathlib import Path
 from zipfile import ZipFile
 
+from tools.git import files_of
 from tools.index_readme import for_index, relative_links
 from tools.venv import constraints
 
@@ -49,7 +50,9 @@ def build(name: str) -> Path:
     """Build sdist and wheel of one package into the wheelhouse; return the wheel."""
     folder = f"packages/esockd-{name}"
     source = WORK / folder
-    shutil.copytree(ROOT / folder, source, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in files_of(ROOT, folder):
+        (WORK / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / path, WORK / path)
     project = tomllib.loads((source / "pyproject.toml").read_text())["project"]
     readme = source / "README.md"
     tag = f"esockd-{name}-{project['version']}"

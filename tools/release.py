@@ -7,22 +7,22 @@ Nothing leaves this machine. At the end it says what publishes the release. CONT
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
 import sys
 import tomllib
-from datetime import UTC, datetime
-from functools import cache
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.version import InvalidVersion, Version
 
 from tools import check_wheels
+from tools.git import git
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "build" / "release"
+RELEASED_FROM = "main"
 HOST = re.compile(r"^(?:\w+://)?(?:[^@/]+@)?([^:/]+)[:/]+")  # in https://host/, ssh://git@host/ and git@host:
 
 
@@ -49,40 +49,31 @@ class Package:
         self.homepage: str = project["urls"]["Homepage"]
 
     def news(self) -> tuple[str, str]:
-        """What stands behind the version in the heading of its part of the changelog, and that part."""
-        changelog = (self.folder / "CHANGELOG.md").read_text()
+        """What stands behind the version in the heading of its part of the changelog, and that part; or nothing."""
+        file = self.folder / "CHANGELOG.md"
+        changelog = file.read_text() if file.is_file() else ""
         part = re.search(
             rf"^## {re.escape(self.version)} \((.*?)\)\n(.*?)(?=^## |\Z)", changelog, re.MULTILINE | re.DOTALL
         )
         return (part[1], part[2].strip()) if part else ("", "")
 
 
-@cache
-def names_of_a_repository() -> frozenset[str]:
-    """The variables by which git tells its hooks which repository they are about, such as GIT_DIR."""
-    told = subprocess.run(["git", "rev-parse", "--local-env-vars"], stdout=subprocess.PIPE, text=True, check=True)
-    return frozenset(told.stdout.split())
-
-
-def git(root: Path, *arguments: str) -> str:
-    """What a git command prints about the repository at `root`, whatever repository a hook runs for."""
-    environment = {name: value for name, value in os.environ.items() if name not in names_of_a_repository()}
-    return subprocess.run(
-        ["git", *arguments], cwd=root, env=environment, stdout=subprocess.PIPE, text=True, check=True
-    ).stdout.strip()
-
-
 def problems(root: Path, short_name: str) -> list[str]:
     """Everything that stands in the way of a release, each with what to do."""
     packages = {name: Package(root, name) for name in check_wheels.NAMES if (root / f"packages/esockd-{name}").is_dir()}
     package = packages.pop(short_name)
+    if (problem := problem_of_version(package.version)) is not None:
+        return [problem]
     found = []
+    if (branch := git(root, "branch", "--show-current")) != RELEASED_FROM:
+        here = f"this is the branch {branch}" if branch else "this is no branch"
+        found.append(f"{here}: releases are made on {RELEASED_FROM}")
     if git(root, "status", "--porcelain", "--untracked-files=normal"):
         found.append("the working tree has changes: commit them, so that what is built is what is tagged")
     if git(root, "tag", "--list", package.tag):
         found.append(f"{package.tag} is tagged already: raise the version in its pyproject.toml")
-    date, news = package.news()
-    if not re.fullmatch(r"\d{4}-\d\d-\d\d", date) or not news:
+    when, news = package.news()
+    if not is_date(when) or not news:
         today = datetime.now(UTC).date()
         found.append(f"its CHANGELOG.md needs a part with the heading: ## {package.version} ({today})")
     origin = git(root, "config", "--default", "", "--get", "remote.origin.url").removesuffix(".git")
@@ -91,7 +82,7 @@ def problems(root: Path, short_name: str) -> list[str]:
         found.append(f"its README would link to {package.homepage}, but origin is {origin}: correct [project.urls]")
     for other in packages.values():
         bounds = other.requires.get(package.name)
-        if bounds and package.version not in bounds.specifier:
+        if bounds and not bounds.specifier.contains(package.version, prereleases=True):
             found.append(f"{other.name} requires {bounds}, which leaves out {package.version}: widen it")
         if other.name in package.requires:
             if not git(root, "tag", "--list", other.tag):
@@ -101,6 +92,27 @@ def problems(root: Path, short_name: str) -> list[str]:
             elif git(root, "diff", "--name-only", other.tag, "HEAD", "--", str(other.folder / "src")):
                 found.append(f"it requires {other.name}, which has changed since {other.version}: release that first")
     return found
+
+
+def problem_of_version(version: str) -> str | None:
+    """What is wrong with how a version is written: what is built has its normal form (PEP 440), and so has the tag."""
+    try:
+        normal = str(Version(version))
+    except InvalidVersion:
+        return f"{version} is no version: write one such as 0.2.0 or 0.2.0rc1 in its pyproject.toml"
+    if normal != version:
+        return (
+            f"{version} is not the normal form of that version: write {normal} in its pyproject.toml and CHANGELOG.md"
+        )
+    return None
+
+
+def is_date(text: str) -> bool:
+    """Whether a text is a date of the calendar, such as 2026-11-28."""
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 def main() -> None:

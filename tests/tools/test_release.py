@@ -12,6 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the tools are scripts, in no package that is installed
 
+from tools.git import files_of
 from tools.release import Package, problems
 
 if TYPE_CHECKING:
@@ -107,6 +108,59 @@ def test_the_changelog_has_a_dated_part_with_news(repository: Repository, headin
     repository.commit()
     [problem] = problems(repository.root, "cidr")
     assert "needs a part with the heading: ## 0.1.0 (" in problem
+
+
+@pytest.mark.parametrize("date", ["2026-13-45", "2026-02-30", "20261128", "2026-W48-6", "x"])
+def test_a_day_that_no_calendar_has_is_no_date(repository: Repository, date: str) -> None:
+    repository.write("cidr", "0.1.0", heading=f"0.1.0 ({date})")
+    repository.commit()
+    [problem] = problems(repository.root, "cidr")
+    assert "needs a part with the heading: ## 0.1.0 (" in problem
+
+
+def test_a_package_without_a_changelog_needs_one(repository: Repository) -> None:
+    (repository.root / "packages/esockd-cidr/CHANGELOG.md").unlink()
+    repository.commit()
+    [problem] = problems(repository.root, "cidr")
+    assert "CHANGELOG.md needs a part with the heading: ## 0.1.0 (" in problem
+
+
+@pytest.mark.parametrize(
+    ("version", "told"),
+    [
+        ("0.1.1-rc1", "0.1.1-rc1 is not the normal form of that version: write 0.1.1rc1"),
+        ("v0.1.1", "v0.1.1 is not the normal form of that version: write 0.1.1"),
+        ("new", "new is no version: write one such as"),
+    ],
+)
+def test_a_version_is_written_in_its_normal_form(repository: Repository, version: str, told: str) -> None:
+    repository.write("cidr", version, heading=f"{version} (2026-11-28)")
+    repository.commit()
+    [problem] = problems(repository.root, "cidr")
+    assert problem.startswith(told)
+
+
+def test_a_release_candidate_within_the_bounds_is_released(repository: Repository) -> None:
+    repository.write("cidr", "0.1.1rc1", heading="0.1.1rc1 (2026-11-28)")
+    repository.commit()
+    assert problems(repository.root, "cidr") == []
+
+
+def test_releases_are_made_on_the_main_branch(repository: Repository) -> None:
+    repository.git("switch", "--quiet", "--create", "other")
+    assert problems(repository.root, "cidr") == ["this is the branch other: releases are made on main"]
+    repository.git("switch", "--quiet", "--detach")
+    assert problems(repository.root, "cidr") == ["this is no branch: releases are made on main"]
+
+
+def test_what_git_ignores_is_not_built(repository: Repository) -> None:
+    folder = "packages/esockd-cidr"
+    (repository.root / ".gitignore").write_text("*.key\n")
+    (repository.root / folder / "secret.key").touch()
+    (repository.root / folder / "src" / "new.py").touch()
+    (repository.root / folder / "CHANGELOG.md").unlink()
+    names = [str(path) for path in files_of(repository.root, folder)]
+    assert names == [f"{folder}/pyproject.toml", f"{folder}/src/code.py", f"{folder}/src/new.py"]
 
 
 def test_the_tag_tells_the_news_of_its_version_only(repository: Repository) -> None:
