@@ -70,7 +70,7 @@ async def both_answer(listener: Listener, control: ControlServer) -> bool:
     ("steps", "told"),
     [
         (("sys.exit(7)",), "it ended with status 7"),
-        (('say(error="no such module")', "time.sleep(60)"), "no such module"),
+        (('say(error="no such module.")', "time.sleep(60)"), "no such module"),
         (('say(says="hello")', "time.sleep(60)"), "{'says': 'hello'}"),
         (("time.sleep(60)",), "it was not ready within"),
         (("pair.sendall(b'nonsense' + bytes([10]))", "time.sleep(60)"), "it hung up"),
@@ -86,6 +86,7 @@ async def test_a_new_program_that_fails_at_any_step_changes_nothing(
     with pytest.raises(ControlError, match="the new program cannot take over") as raised:
         await replace_program(control, timeout=timeout, command=program(*steps))
     assert told in raised.value.message
+    assert not raised.value.message.endswith(".")  # who shows it goes on with "; this one goes on", or ends it
     assert await both_answer(listener, control)
 
 

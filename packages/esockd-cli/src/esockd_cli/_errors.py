@@ -23,19 +23,25 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
+def end_once(sentence: str) -> str:
+    """A sentence whose last words, with a full stop of their own or without, were followed by one."""
+    return sentence[:-1] if sentence.endswith("..") and not sentence.endswith("...") else sentence
+
+
 class CommandError(Exception):
     """Ends the command with a message and an exit status.
 
     Attributes:
-        message: What was given and what is wrong with it, in one sentence without a closing hint.
+        message: What was given and what is wrong with it, in one sentence without a closing hint. Where the text of
+            another error ends it, one full stop is left of two.
         hint: What to do about it; None when the message says so.
         code: A word for scripts, such as "address_in_use".
         status: The exit status.
     """
 
     def __init__(self, message: str, *, code: str, status: ExitCode, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = end_once(message)
+        super().__init__(self.message)
         self.hint = hint
         self.code = code
         self.status = status

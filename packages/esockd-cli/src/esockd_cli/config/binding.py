@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from esockd_cli._errors import end_once
 from esockd_core import InvalidOption, Server, SocketError, handlers
 
 if TYPE_CHECKING:
@@ -32,5 +33,7 @@ async def _try_addresses(read: Configuration) -> list[Problem]:
                 )
                 problems.append(problem)
             except InvalidOption as error:
-                problems.append(read.source.problem(("listeners", opening.name), f"{error}.", None, "bad_option"))
+                problems.append(
+                    read.source.problem(("listeners", opening.name), end_once(f"{error}."), None, "bad_option")
+                )
     return problems

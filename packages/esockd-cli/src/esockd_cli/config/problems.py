@@ -57,4 +57,4 @@ class BadConfig(Exception):  # noqa: N818 (an answer)
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems: list[Problem] = sorted(problems, key=lambda problem: (problem.line or 0, problem.key))
-        super().__init__("; ".join(map(str, self.problems)))
+        super().__init__(" ".join(map(str, self.problems)))

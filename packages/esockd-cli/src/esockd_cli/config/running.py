@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import anyio
 
+from esockd_cli._errors import end_once
 from esockd_cli.config.problems import BadConfig, Problem
 from esockd_cli.config.reloading import Reloader
 from esockd_cli.config.showing import show
@@ -176,5 +177,5 @@ class ConfigFile:
 
 def _defect(file: str, error: Exception) -> Problem:
     """A defect of this program, or of a user's module, which must not end the listeners."""
-    message = f"{type(error).__name__}: {error}."
+    message = end_once(f"{type(error).__name__}: {error}.")
     return Problem(file=file, line=None, key="", code="internal", message=message)

@@ -174,4 +174,4 @@ class _Successor:
 
 
 def _failure(why: str) -> ControlError:
-    return ControlError(f"the new program cannot take over: {why}", code="cannot_upgrade")
+    return ControlError(f"the new program cannot take over: {why.removesuffix('.')}", code="cannot_upgrade")
