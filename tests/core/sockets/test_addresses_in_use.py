@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import textwrap
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -20,10 +20,16 @@ import pytest
 from tests.core.sockets.conftest import Intercepted, opened, refusal
 from tests.ports import steady_port
 
-from esockd_core._errors import AddressInUse
+from esockd_core._address import parse_address
+from esockd_core._errors import AddressInUse, CannotBind
 from esockd_core._options.tcp import TcpOptions
 from esockd_core._options.udp import UdpOptions
+from esockd_core._options.unix import UnixOptions
+from esockd_core._platform import low_ports
 from esockd_core._platform import port_holder as _holder
+from esockd_core._sockets import handed_over, shared
+from esockd_core._sockets.handed_over import HandedOver
+from esockd_core._sockets.internet import require_permission
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -155,7 +161,7 @@ async def test_an_interface_that_does_not_exist_is_told_so() -> None:
 @pytest.mark.parametrize(
     ("number", "told"),
     [
-        (errno.EACCES, "ports below 1024 need root or CAP_NET_BIND_SERVICE. Try a higher one."),
+        (errno.EPERM, "Operation not permitted"),
         (errno.ENOBUFS, "No buffer space available"),
     ],
 )
@@ -168,3 +174,54 @@ async def test_what_the_kernel_refuses_is_told_with_the_reason(
 
     monkeypatch.setattr(socket, "socket", Refused)
     assert await refusal("127.0.0.1:80") == f"cannot listen on 127.0.0.1:80: {told}"
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        (None, "ports below 1024 need root or CAP_NET_BIND_SERVICE. Try a higher one."),
+        ("81\n", "ports below 81 need root or CAP_NET_BIND_SERVICE. Try a higher one."),
+        ("80\n", "Permission denied"),
+    ],
+)
+async def test_a_port_that_needs_a_privilege_is_told_with_the_first_that_does_not(
+    setting: str | None, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refused(Intercepted):
+        def before_bind(self, address: Any) -> None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(low_ports, "SETTING", tmp_path / "setting")
+    if setting is not None:
+        (tmp_path / "setting").write_text(setting)
+    monkeypatch.setattr(socket, "socket", Refused)
+    assert await refusal("127.0.0.1:80") == f"cannot listen on 127.0.0.1:80: {told}"
+
+
+@pytest.mark.parametrize(("setting", "asks"), [("80", False), ("81", True)])
+async def test_the_privilege_is_asked_for_where_the_port_needs_it(
+    setting: str, asks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refused(Intercepted):
+        def before_bind(self, address: Any) -> None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(low_ports, "SETTING", tmp_path / "setting")
+    (tmp_path / "setting").write_text(setting)
+    monkeypatch.setattr(socket, "socket", Refused)
+    with pytest.raises(CannotBind, match="ports below 81 need") if asks else nullcontext():
+        await require_permission(parse_address("127.0.0.1:80"))
+
+
+@pytest.mark.linux
+async def test_more_workers_than_the_program_before_on_sockets_of_another_user_are_told_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*args: object) -> None:
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+    monkeypatch.setattr(shared, "bind_endpoint", refuse)
+    with socket.create_server(("127.0.0.1", 0)) as before:
+        handed_over.receive([HandedOver("127.0.0.1:0", ((os.dup(before.fileno()),),), is_lent=True)])
+        with pytest.raises(CannotBind, match=r"for 2 processes: Address already in use\..* stop the program"):
+            await shared.open_shared_sockets(parse_address("127.0.0.1:0"), 2, TcpOptions(), UnixOptions())

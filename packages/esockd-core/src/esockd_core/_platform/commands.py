@@ -9,8 +9,6 @@ IS_LINUX: Final = sys.platform == "linux"
 
 SHOW_ADDRESSES: Final = "ip address" if IS_LINUX else "ifconfig"
 """Lists the addresses of this machine."""
-PRIVILEGE_FOR_LOW_PORTS: Final = "root or CAP_NET_BIND_SERVICE" if IS_LINUX else "root"
-"""The privilege that ports below 1024 need."""
 
 
 def show_port_holder(port: int, *, datagram: bool) -> str:

@@ -13,7 +13,8 @@ import anyio.to_thread
 
 from esockd_core._address import Address, format_host_port, is_ip_address
 from esockd_core._errors import AddressInUse, CannotBind, SocketError
-from esockd_core._platform.commands import PRIVILEGE_FOR_LOW_PORTS, SHOW_ADDRESSES, show_port_holder
+from esockd_core._platform.commands import SHOW_ADDRESSES, show_port_holder
+from esockd_core._platform.low_ports import PRIVILEGE, first_free_port
 from esockd_core._platform.port_holder import find_holder
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from esockd_core._options.tcp import TcpOptions
     from esockd_core._options.udp import UdpOptions
 
-FIRST_FREE_PORT: Final = 1024
-"""The first port that everybody may open."""
 PORT_ATTEMPTS: Final = 16
 """How often to ask for another free port, if the one chosen for the first socket is taken for another."""
 
@@ -75,9 +74,9 @@ async def require_permission(address: Address) -> None:
     """See that this process may open the port of an address, which it may have open already.
 
     Raises:
-        CannotBind: If the port is below 1024 and this process has lost the privilege, or if the name does not resolve.
+        CannotBind: If the port needs a privilege that this process has lost, or if the name does not resolve.
     """
-    if not 0 < (address.port or 0) < FIRST_FREE_PORT:
+    if not 0 < (address.port or 0) < first_free_port():
         return
     kind = socket.SOCK_DGRAM if address.is_datagram else socket.SOCK_STREAM
     for endpoint in await _resolve(address):
@@ -205,8 +204,8 @@ async def _explain(failure: _BindFailure, address: Address) -> SocketError:
             advice = "port 0" if address.port else f"again: {PORT_ATTEMPTS} free ports in a row were taken elsewhere"
             look = show_port_holder(port, datagram=address.is_datagram)
             return AddressInUse(number, f"{endpoint} is already in use{by}", f"Try {advice}, or: {look}")
-        case errno.EACCES:
-            why, hint = f"ports below 1024 need {PRIVILEGE_FOR_LOW_PORTS}", "Try a higher one."
+        case errno.EACCES if port < (free := first_free_port()):
+            why, hint = f"ports below {free} need {PRIVILEGE}", "Try a higher one."
         case errno.EADDRNOTAVAIL:
             why, hint = "it is not an address of this machine", f"See: {SHOW_ADDRESSES}"
         case _:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from esockd_core._errors import CannotBind
 from esockd_core._platform.steering import IS_SUPPORTED, steer
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from esockd_core._address import Address
     from esockd_core._options.tcp import TcpOptions
     from esockd_core._options.unix import UnixOptions
+
+OF_ANOTHER_USER: Final = (
+    "The kernel gives more sockets to the user alone who opened the first ones, as root may have: "
+    "stop the program, and start it anew with this number."
+)
 
 
 class SharedSockets:
@@ -111,9 +117,9 @@ async def open_shared_sockets(address: Address, processes: int, tcp: TcpOptions,
                 shares.append(tuple(share))
         except OSError as error:
             where = " and ".join(opened.addresses)
-            raise CannotBind(
-                error.errno, f"cannot listen on {where} for {processes} processes: {error.strerror}"
-            ) from error
+            why = f"cannot listen on {where} for {processes} processes: {error.strerror}"
+            hint = OF_ANOTHER_USER if opened.is_lent and error.errno in (errno.EADDRINUSE, errno.EACCES) else None
+            raise CannotBind(error.errno, why, hint) from error
         stack.pop_all()
     opened.shares = tuple(shares)
     # Sockets of a program with more workers, before this one, are shared out: closing one would lose its queue.
