@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import anyio
 import pytest
@@ -76,13 +76,25 @@ def test_a_user_without_a_name_needs_a_group_and_gets_no_other() -> None:
         ("no-such-user", None, "user is 'no-such-user': this machine does not know the name"),
         ("nobody", "no-such-group", "group is 'no-such-group': this machine does not know the name"),
         ("-1", None, "user is '-1': this machine does not know the name"),
+        (-1, None, "user is '-1': this machine does not know the name"),
+        ("", None, "user is '': this machine does not know the name"),
+        ("nobody", "", "group is '': this machine does not know the name"),
+        ("no\0body", None, "user is .*: this machine does not know the name"),
+        ("nobody", "no\0group", "group is .*: this machine does not know the name"),
+        (b"nobody", None, "user is b'nobody': it takes a name or a number"),
+        ("nobody", True, "group is True: it takes a name or a number"),
+        ("9" * 5000, "0", "user is .*: a number is at most 4294967294"),
         ("4294967295", "0", "user is '4294967295': a number is at most 4294967294"),
         ("nobody", "4294967295", "group is '4294967295': a number is at most 4294967294"),
     ],
 )
-def test_an_account_that_cannot_be_is_refused_with_what_was_given(user: str, group: str | None, text: str) -> None:
+def test_an_account_that_cannot_be_is_refused_with_what_was_given(user: Any, group: Any, text: str) -> None:
     with pytest.raises(InvalidOption, match=text):
         find_account(user, group)
+
+
+def test_numbers_need_not_be_texts() -> None:
+    assert find_account(0, 0) == find_account("0", "0")
 
 
 # Becoming
@@ -233,4 +245,12 @@ async def test_unix_sockets_are_left_to_their_listener() -> None:
     with TemporaryDirectory() as folder:
         await open_ahead(f"unix:{folder}/s")
         assert not any(Path(folder).iterdir())  # noqa: ASYNC240
+    assert handed_over.waiting_addresses() == ()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("processes", [0, -1, True, "2"])
+async def test_an_address_is_open_ahead_for_one_process_at_least(processes: Any) -> None:
+    with pytest.raises(InvalidOption, match=r"processes is .+: it takes a whole number above 0"):
+        await open_ahead("127.0.0.1:0", processes=processes)
     assert handed_over.waiting_addresses() == ()

@@ -14,6 +14,7 @@ The kernel queues clients meanwhile, so that none is served as root.
 from __future__ import annotations
 
 from esockd_core._address import parse_address
+from esockd_core._errors import InvalidOption
 from esockd_core._options.listener import ListenerOptions
 from esockd_core._platform.accounts import Account, find_account
 from esockd_core._sockets.handed_over import keep
@@ -36,14 +37,21 @@ async def open_ahead(address: object, options: ListenerOptions | None = None, *,
 
     Raises:
         InvalidAddress: If the address is not valid.
-        InvalidOption: If an option does not apply to the address.
+        InvalidOption: If an option does not apply to the address, or if `processes` is not a whole number above 0.
         AddressInUse: If somebody else listens there.
         CannotBind: If the address cannot be opened.
     """
+    count = _checked_count(processes)
     where, options = parse_address(address), options or ListenerOptions()
     if where.kind not in ("loopback", "everywhere", "host"):
         return
     if where.is_datagram:
         keep(await open_sockets(where, options.tcp, options.unix, options.udp))
     else:
-        keep((await open_shared_sockets(where, processes, options.tcp, options.unix)).opened)
+        keep((await open_shared_sockets(where, count, options.tcp, options.unix)).opened)
+
+
+def _checked_count(processes: object) -> int:
+    if not isinstance(processes, int) or isinstance(processes, bool) or processes < 1:
+        raise InvalidOption("it takes a whole number above 0", option="processes", value=processes)
+    return processes

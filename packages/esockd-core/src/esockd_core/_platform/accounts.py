@@ -110,7 +110,7 @@ def _privilege(account: Account) -> str | None:
     return "it could become root again"
 
 
-def find_account(user: str | None = None, group: str | None = None) -> Account:
+def find_account(user: str | int | None = None, group: str | int | None = None) -> Account:
     """Find a user and its groups on this machine.
 
     Args:
@@ -118,9 +118,10 @@ def find_account(user: str | None = None, group: str | None = None) -> Account:
         group: The name or number of the group to have; None for the user's own.
 
     Raises:
-        InvalidOption: If this machine does not know a name, if a number is out of bounds, or if the user is known by
-            its number only and no group is given.
+        InvalidOption: If this machine does not know a name, if something else than a name or a number is given, if a
+            number is out of bounds, or if the user is known by its number only and no group is given.
     """
+    user, group = _text("user", user), _text("group", group)
     entry = _entry(user)
     uid = entry.pw_uid if entry is not None else os.geteuid() if user is None else _number("user", user)
     if group is not None:
@@ -136,10 +137,18 @@ def find_account(user: str | None = None, group: str | None = None) -> Account:
     return Account(name=entry.pw_name, uid=uid, gid=gid, groups=tuple(groups), home=entry.pw_dir or "/")
 
 
+def _text(option: str, given: str | int | None) -> str | None:
+    if isinstance(given, int) and not isinstance(given, bool):
+        return str(given)
+    if given is not None and not isinstance(given, str):
+        raise InvalidOption("it takes a name or a number", option=option, value=given)
+    return given
+
+
 def _entry(user: str | None) -> pwd.struct_passwd | None:
     """The entry of a user; None for a number without one."""
     if user is not None:
-        with suppress(KeyError):
+        with suppress(KeyError, ValueError):  # no file of accounts has a NUL
             return pwd.getpwnam(user)
     with suppress(KeyError):
         return pwd.getpwuid(os.geteuid() if user is None else _number("user", user))
@@ -147,7 +156,7 @@ def _entry(user: str | None) -> pwd.struct_passwd | None:
 
 
 def _group(group: str) -> int:
-    with suppress(KeyError):
+    with suppress(KeyError, ValueError):
         return group_id(group)
     return _number("group", group)
 
@@ -155,6 +164,7 @@ def _group(group: str) -> int:
 def _number(option: str, text: str) -> int:
     if not (text.isascii() and text.isdecimal()):
         raise InvalidOption("this machine does not know the name", option=option, value=text)
-    if int(text) > LARGEST_ID:
+    digits = text.lstrip("0") or "0"
+    if len(digits) > len(str(LARGEST_ID)) or int(digits) > LARGEST_ID:  # int() refuses more than 4,300 of them
         raise InvalidOption(f"a number is at most {LARGEST_ID}", option=option, value=text)
-    return int(text)
+    return int(digits)
