@@ -8,12 +8,16 @@ import os
 import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Final
 
+from esockd_cli._account import acting_as
 from esockd_cli._errors import CommandError, ExitCode, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from esockd_core.privileges import Account
 
 logger: logging.Logger = logging.getLogger("esockd_cli")
 
@@ -38,11 +42,13 @@ def read_log_file(path: str | None, log_to: str) -> str | None:
 
 
 @contextmanager
-def stderr_in_file(path: str | None) -> Iterator[None]:
+def stderr_in_file(path: str | None, account: Account | None = None) -> Iterator[None]:
     """Have stderr be a file for the duration of a block.
 
     Args:
         path: The file; None leaves stderr where it is.
+        account: The user that will serve, and opens the file, so that root follows no link that this user has made and
+            an upgrade can open it again; None for the user of this process.
 
     Raises:
         CommandError: It cannot be written.
@@ -53,16 +59,24 @@ def stderr_in_file(path: str | None) -> Iterator[None]:
     before = os.dup(STDERR)
     try:
         try:
-            open_as_stderr(path)
+            with acting_as(account):
+                open_as_stderr(path)
         except OSError as error:
-            why = f"cannot write the log file {path}: {error.strerror}."
-            raise CommandError(why, code="cannot_log", status=ExitCode.CANNOT_START) from error
+            raise _cannot_log(path, account, error) from error
         yield
     finally:
         with suppress(OSError, ValueError):
             sys.stderr.flush()
         os.dup2(before, STDERR)
         os.close(before)
+
+
+def _cannot_log(path: str, account: Account | None, error: OSError) -> CommandError:
+    why, hint = f"cannot write the log file {path}: {error.strerror}.", None
+    if isinstance(error, PermissionError) and account is not None and not account.is_current:
+        why = f"{account.name} {why}"
+        hint = f"Give that user the file: install -o {account.uid} -g {account.gid} -m 640 /dev/null {quote(path)}"
+    return CommandError(why, code="cannot_log", status=ExitCode.CANNOT_START, hint=hint)
 
 
 def open_as_stderr(path: str) -> None:
@@ -106,15 +120,17 @@ class LogFileHandler(logging.StreamHandler[Any]):
 
     Args:
         path: The file.
+        account: The user that will serve: until then root stays with the file it has. None for that of this process.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, account: Account | None = None) -> None:
         super().__init__(sys.stderr)
         self._path = path
+        self._account = account
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record."""
-        if self._has_moved():
+        if self._has_moved() and (self._account is None or self._account.is_current):
             with suppress(OSError):
                 open_as_stderr(self._path)
         super().emit(record)

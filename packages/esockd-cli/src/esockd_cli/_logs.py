@@ -16,20 +16,25 @@ from esockd_core import LOG_FIELDS
 
 if TYPE_CHECKING:
     from esockd_cli._output import Output
+    from esockd_core.privileges import Account
 
 logger = logging.getLogger("esockd_cli")
 
 
-def set_up_logs(output: Output) -> None:
+def set_up_logs(output: Output, account: Account | None = None) -> None:
     """Send every log record where it belongs: warnings and worse, with `verbose` everything, with `quiet` errors only.
 
     What Python itself would write to stderr is logged as well, and unless `quiet` what was changed over the control
     socket.
 
+    Args:
+        output: Where logs go, and in which form.
+        account: The user that will serve; None for that of this process.
+
     Raises:
         CommandError: The log of the system is not there.
     """
-    handler = _make_handler(output)
+    handler = _make_handler(output, account)
     form: LogForm = "json" if output.as_json and output.log_form == "auto" else output.log_form
     handler.setFormatter(TextFormatter(output) if form == "auto" else FieldsFormatter(form))
     root = logging.getLogger()
@@ -50,13 +55,13 @@ def set_up_logs(output: Output) -> None:
             logging.getLogger(name).setLevel(own)
 
 
-def _make_handler(output: Output) -> logging.Handler:
+def _make_handler(output: Output, account: Account | None) -> logging.Handler:
     match output.log_to:
         case "syslog":
             return SyslogHandler(SYSLOG)
         case "journald":
             return JournalHandler(JOURNAL)
-    return logging.StreamHandler(sys.stderr) if output.log_file is None else LogFileHandler(output.log_file)
+    return logging.StreamHandler(sys.stderr) if output.log_file is None else LogFileHandler(output.log_file, account)
 
 
 def log_unraisable(unraisable: sys.UnraisableHookArgs) -> None:

@@ -261,8 +261,9 @@ def open_command(
         quiet=quiet,
         verbose=verbose,
     )
-    ctx.with_resource(stderr_in_file(output.log_file))
-    set_up_logs(output)
+    host = read_host(metrics=metrics, user=user, group=group)
+    ctx.with_resource(stderr_in_file(output.log_file, host.account))
+    set_up_logs(output, host.account)
     raise_open_file_limit()
     if dashboard:
         from esockd_cli.top.command import has_screen  # noqa: PLC0415
@@ -277,7 +278,6 @@ def open_command(
     rules = parse_rules(ctx.meta[ACCESS_RULES])
     options = read_options(addresses, values, rules=rules, key_password_file=key_password_file)
     refuse_amplification(addresses, options, handler)
-    host = read_host(metrics=metrics, user=user, group=group)
     if workers is not None:
         from esockd_cli._run_workers import WorkerOpening, read_count, run_workers  # noqa: PLC0415
 
@@ -286,7 +286,7 @@ def open_command(
         opening = WorkerOpening(listener_name, handler, app_dir, values, tuple(zip(addresses, options, strict=True)))
         return run_workers(opening, read_count(workers), loop, output, control, host=host)
     forwarder = read_forwarder(handler, values)
-    serve_as(host, zip(addresses, options, strict=True), log_file=output.log_file)
+    serve_as(host, zip(addresses, options, strict=True))
     handler_name, found = find_handler(handler, app_dir) if forwarder is None else ("forward", forwarder)
     openings = [
         Opening(name=name or handler_name, address=address, handler=found, options=each, handler_text=handler)

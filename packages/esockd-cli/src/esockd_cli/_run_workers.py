@@ -127,7 +127,7 @@ def run_workers(
         )
     except InvalidOption as error:
         raise UsageError(f"--workers {count}: {error.reason}.") from error
-    serve_as(host, opening.addresses, processes=workers.count, log_file=output.log_file)
+    serve_as(host, opening.addresses, processes=workers.count)
     return WorkersRun(workers, opening, loop_name, output, upgrading, host=host).run(backend, backend_options)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from contextlib import suppress
@@ -24,15 +23,12 @@ if TYPE_CHECKING:
     from esockd_core import Address, ListenerOptions
     from esockd_core.privileges import Account
 
-logger = logging.getLogger("esockd_cli")
-
 
 def serve_as(
     host: Host,
     listeners: Iterable[tuple[Address, ListenerOptions]],
     *,
     processes: int = 1,
-    log_file: str | None = None,
 ) -> None:
     """Open the ports, and become the user that serves. Call it before a module of the user is imported.
 
@@ -42,7 +38,6 @@ def serve_as(
         host: Has the user, and where metrics are served.
         listeners: Where this process will listen, with the options of each listener.
         processes: How many workers will share these addresses.
-        log_file: The log file, which the user should be able to open again.
 
     Raises:
         CommandError: An address cannot be opened, the kernel refuses, the process would keep a capability, or the user
@@ -62,8 +57,6 @@ def serve_as(
     _become(account)
     _enter_environment(account)
     _require_program(account)
-    if log_file is not None and not os.access(log_file, os.W_OK):
-        logger.warning("%s may not write to %s: SIGUSR1 cannot open it again", account.name, log_file)
 
 
 def _become(account: Account, hint: str | None = None) -> None:

@@ -107,8 +107,13 @@ def run_command(
         log_file=read_log_file(log_file and str(configuration.source.folder / log_file), log_to),
         log_level=program.get("log_level"),
     )
-    ctx.with_resource(stderr_in_file(output.log_file))
-    set_up_logs(output)
+    host = read_host(
+        metrics=program.get("metrics") if metrics is None else metrics,
+        user=program.get("user") if user is None else user,
+        group=program.get("group") if group is None else group,
+    )
+    ctx.with_resource(stderr_in_file(output.log_file, host.account))
+    set_up_logs(output, host.account)
     raise_open_file_limit()
     if dashboard:
         from esockd_cli.top.command import has_screen  # noqa: PLC0415
@@ -123,12 +128,7 @@ def run_command(
         is_wanted=not program.get("no_control", False),
         has_dashboard=dashboard,
     )
-    host = read_host(
-        metrics=metrics or program.get("metrics"),
-        user=user or program.get("user"),
-        group=group or program.get("group"),
-    )
-    serve_as(host, [(each.address, each.options) for each in configuration.openings], log_file=output.log_file)
+    serve_as(host, [(each.address, each.options) for each in configuration.openings])
     try:
         configuration = configuration.with_modules()
     except BadConfig as error:
