@@ -12,10 +12,15 @@ import pytest
 from tests.core.conftest import reasons, until
 from tests.core.tls.starttls import COMMAND, GO_AHEAD, VERSIONS, Client, Server, serving
 from tests.core.tls_clients import run
+from trio.lowlevel import wait_readable
 
+from esockd_core._loops.trio import handshaking
+from esockd_core._loops.trio.stream import TrioStream
 from esockd_proxyproto import Endpoint, ProxyHeader, encode
 
 if TYPE_CHECKING:
+    import socket
+
     from esockd_core import StreamConnection, TlsOptions
 
 pytestmark = pytest.mark.anyio
@@ -239,6 +244,42 @@ async def test_tls_may_start_before_anything_else(tls: TlsOptions, before: bytes
     async with serving(server, proxy_protocol=bool(before)) as listener:
         assert await run(talk) == b"hello"
     assert server.told[:2] == ["192.0.2.7" if before else "127.0.0.1", "tls_started"]
+
+
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+async def test_a_delivery_that_was_due_before_tls_began_takes_nothing_of_the_handshake(
+    tls: TlsOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came behind a PROXY header is delivered in a later turn, which may come after the client's answer."""
+
+    class AtOnce(Server):
+        def connection_made(self, connection: StreamConnection) -> None:
+            connection.start_tls_nowait(self.tls)
+
+    due: list[TrioStream] = []
+
+    async def postpone(self: TrioStream) -> None:
+        due.append(self)
+
+    async def wait_for_the_answer(raw: socket.socket) -> None:
+        await wait_readable(raw)
+        while due:
+            await deliver_later(due.pop())
+
+    deliver_later = TrioStream._deliver_later
+    monkeypatch.setattr(TrioStream, "_deliver_later", postpone)
+    monkeypatch.setattr(handshaking, "wait_readable", wait_for_the_answer)
+
+    def talk() -> bytes:
+        with Client(listener) as client:
+            client.raw.sendall(header + client.hello())
+            return client.shake().say(b"hello").read(5)
+
+    header = encode(ProxyHeader(source=Endpoint("192.0.2.7", 1), destination=Endpoint("192.0.2.1", 443)))
+    server = AtOnce(tls)
+    async with serving(server, proxy_protocol=True) as listener:
+        assert await run(talk) == b"hello"
+    assert server.told == ["tls_started", "connection_lost"]
 
 
 async def test_coroutine_handlers_are_told_to_wait_for_it(tls: TlsOptions) -> None:

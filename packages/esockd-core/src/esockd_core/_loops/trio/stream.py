@@ -251,7 +251,8 @@ class TrioStream(TrioHandshaking):  # pyright: ignore[reportIncompatibleMethodOv
                 break
 
     async def _deliver_later(self) -> None:
-        self._deliver()
+        if not self._is_shaking:  # a handshake that began meanwhile reads for itself
+            self._deliver()
 
     def _pause_input(self) -> None:
         if self._reading:
