@@ -259,7 +259,10 @@ async def test_a_delivery_that_was_due_before_tls_began_takes_nothing_of_the_han
     due: list[TrioStream] = []
 
     async def postpone(self: TrioStream) -> None:
-        due.append(self)
+        if self._engine is None:
+            due.append(self)
+        else:  # what came behind the handshake
+            await deliver_later(self)
 
     async def wait_for_the_answer(raw: socket.socket) -> None:
         await wait_readable(raw)
