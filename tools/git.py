@@ -24,6 +24,13 @@ def git(root: Path, *arguments: str) -> str:
 
 
 def files_of(root: Path, folder: str) -> list[Path]:
-    """The files in a folder of a repository, committed or not, relative to `root`, without those that git ignores."""
-    listed = git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", folder)
+    """The files in a folder of a repository, committed or not, relative to `root`, without those that git ignores.
+
+    Where `root` is a copy without its history, or git is missing, all but what Python compiles.
+    """
+    try:
+        listed = git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", folder)
+    except (OSError, subprocess.CalledProcessError):
+        found = [path.relative_to(root) for path in (root / folder).rglob("*") if path.is_file()]
+        return sorted(path for path in found if "__pycache__" not in path.parts)
     return [Path(name) for name in sorted(set(listed.split("\0"))) if name and (root / name).is_file()]

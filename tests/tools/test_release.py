@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -161,6 +162,15 @@ def test_what_git_ignores_is_not_built(repository: Repository) -> None:
     (repository.root / folder / "CHANGELOG.md").unlink()
     names = [str(path) for path in files_of(repository.root, folder)]
     assert names == [f"{folder}/pyproject.toml", f"{folder}/src/code.py", f"{folder}/src/new.py"]
+
+
+def test_a_copy_without_its_history_is_built_too(repository: Repository) -> None:
+    folder = "packages/esockd-cidr"
+    (repository.root / folder / "src" / "__pycache__").mkdir(parents=True, exist_ok=True)
+    (repository.root / folder / "src" / "__pycache__" / "code.pyc").touch()
+    known = files_of(repository.root, folder)
+    shutil.rmtree(repository.root / ".git")
+    assert files_of(repository.root, folder) == known
 
 
 def test_the_tag_tells_the_news_of_its_version_only(repository: Repository) -> None:
