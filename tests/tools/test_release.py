@@ -168,6 +168,7 @@ def test_a_copy_without_its_history_is_built_too(repository: Repository) -> None
     folder = "packages/esockd-cidr"
     (repository.root / folder / "src" / "__pycache__").mkdir(parents=True, exist_ok=True)
     (repository.root / folder / "src" / "__pycache__" / "code.pyc").touch()
+    (repository.root / ".gitignore").write_text("__pycache__/\n")
     known = files_of(repository.root, folder)
     shutil.rmtree(repository.root / ".git")
     assert files_of(repository.root, folder) == known
