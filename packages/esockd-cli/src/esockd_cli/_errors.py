@@ -40,7 +40,7 @@ class CommandError(Exception):
     """
 
     def __init__(self, message: str, *, code: str, status: ExitCode, hint: str | None = None) -> None:
-        self.message = end_once(message)
+        self.message: str = end_once(message)
         super().__init__(self.message)
         self.hint = hint
         self.code = code
