@@ -11,15 +11,14 @@ $(error No working Python 3.11 or newer on PATH)
 endif
 BIN := .venv/bin
 PACKAGES := cidr proxyproto ratelimit core cli
-# Four test processes: some tests wait for peers and clocks, others compute. ARGS="-n0" runs just one.
-PARALLEL := -n 4
-# What starts the tests or the benchmarks anew says the same on every Python.
-ONCE := tests/tools tests/core/platform/test_elsewhere.py tests/integration/test_benchmarks.py
+# Four test processes, because some tests wait for peers and clocks while others compute; one that has finished its share
+# takes over tests of another. ARGS="-n0" runs just one.
+PARALLEL := -n 4 --dist worksteal
 # pyright and node come from the package index, and pyright does not look for a newer one.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export PYRIGHT_PYTHON_GLOBAL_NODE := off
 
-.PHONY: help echo test test-pythons lint format types contracts doc-examples docs option-tables plots wheels release bench bench-all clean ready-run ready-dev
+.PHONY: help echo test lint format types mypy pyright contracts doc-examples docs option-tables plots wheels release bench bench-all clean ready-run ready-dev
 
 help: ## List the tasks
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -32,15 +31,9 @@ echo: ready-run ## Run an echo listener on port 5000 of the loopback addresses
 
 test: ready-dev ## Run every test with branch coverage; ARGS="-k word" runs some
 	@rm -f .coverage .coverage.*
-	$(BIN)/pytest $(PARALLEL) --cov --cov-report= $(ARGS)
-	@if [ -z "$(ARGS)" ]; then $(BIN)/python tools/check_coverage.py; fi
-
-test-pythons: ## Run the tests of asyncio and uvloop on the newest tested CPython, of trio on each between
-	@pythons=$$($(PYTHON) tools/pythons.py --others) || exit 1; \
-	echo "== beside $$($(PYTHON) --version), which \`make test\` takes:" $${pythons:-no other works here}; \
-	newest=$$(echo "$$pythons" | tail -n 1); for p in $$pythons; do loops=trio; [ "$$p" = "$$newest" ] && loops=asyncio,uvloop; \
-		v=.venv-$$($$p -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
-		$$p -m tools.venv $$v test && echo "== $$p: $$loops" && $$v/bin/pytest -q $(PARALLEL) --loops $$loops $(ONCE:%=--ignore %) || exit 1; done
+	@$(BIN)/python -m compileall -q packages/*/src # or each program that a test starts does so, where Python keeps no bytecode
+	$(BIN)/python -m pytest -p tools.unfinished_data $(PARALLEL) --cov --cov-report= $(ARGS)
+	@if [ -z "$(ARGS)" ]; then $(BIN)/python -m tools.check_coverage; fi
 
 lint: ready-dev ## Check lint and format
 	$(BIN)/ruff check
@@ -51,9 +44,16 @@ format: ready-dev ## Fix lint and format
 	$(BIN)/ruff format
 
 types: ready-dev ## Check types with mypy and pyright, and that every public name is typed
+	@$(MAKE) --no-print-directory --jobs 2 mypy pyright $(PACKAGES:%=public-types-of-%)
+
+mypy:
 	$(BIN)/mypy
+
+pyright:
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pyright
-	@for p in $(PACKAGES); do $(BIN)/python tools/check_public_types.py esockd_$$p || exit 1; done
+
+public-types-of-%:
+	@$(BIN)/python tools/check_public_types.py esockd_$*
 
 contracts: ready-dev ## Check the import contracts
 	$(BIN)/lint-imports
@@ -63,7 +63,7 @@ doc-examples: ready-dev ## Run the examples in every README, page and docstring
 
 docs: ready-dev ## Make the site in build/site; a broken link or anchor is an error
 	@rm -rf build/site
-	$(BIN)/sphinx-build -q -W --keep-going -c docs . build/site
+	$(BIN)/sphinx-build -q -W --keep-going --jobs auto -c docs . build/site
 	@cp build/site/README.html build/site/index.html
 	@echo "open build/site/index.html"
 
@@ -73,7 +73,7 @@ option-tables: ready-dev ## Write the tables of options into the pages, from the
 plots: ready-dev ## Draw the plots of the performance page, from the recorded results
 	$(BIN)/python -m tools.plots
 
-wheels: ready-dev ## Build each package and test its wheel in an empty environment
+wheels: ready-dev ## Build each package, and test its wheel in an empty environment of each tested CPython
 	$(BIN)/python -m tools.check_wheels
 
 release: ready-dev ## Check, build, test and tag one package: PACKAGE=core

@@ -27,6 +27,7 @@ import netaddr  # type: ignore[import-untyped, import-not-found, unused-ignore] 
 import pytricia  # type: ignore[import-untyped, import-not-found, unused-ignore]  # likewise
 
 from esockd_cidr import AccessList, Network, Rule
+from esockd_cidr._table import TableV6
 from harness.machine import facts, share_cpus
 from harness.rounds import Sample, interleaved
 from harness.tables import figure, markdown
@@ -184,9 +185,11 @@ def sizes(version: int, count: int, chance: random.Random) -> None:
     beside = tracemalloc.get_traced_memory()[0] / count
     tracemalloc.stop()
     table = access._view.v4 if version == 4 else access._view.v6  # noqa: SLF001 (no user can ask for its size)
-    parts = [table.bounds, table.starts, table.ranks, *table.starts, *table.ranks]
-    for column in table.starts if version == 6 else ():
-        parts += [getattr(column, half) for half in ("_high", "_low")]
+    parts: list[object] = [table.bounds, table.pages, *table.pages]
+    if isinstance(table, TableV6):
+        parts += table.bounds
+        for starts, ranks in table.pages:
+            parts += [starts, starts.high, starts.low, ranks]
     one = Rule("deny", Network(4, 10 << 24, 8))
     own = sys.getsizeof(one) + sys.getsizeof(one.target) + sys.getsizeof(1 << (31 if version == 4 else 127))
     print(

@@ -6,10 +6,10 @@ Each case is a process of its own. In one turn, so many peers have each sent a d
 all are answered is taken by the clock of the thread, which stands still while other programs have the CPU. The figure
 of a process is the lower quartile of its turns, and the table has the median over interleaved rounds.
 
-`system calls` is recvfrom(2) and sendto(2) alone, called from Python for each datagram. `batched system calls` is
-recvmmsg(2) and sendmmsg(2) by ctypes with buffers made before, and nothing is looked at. `memory kept` is a process
-whose malloc never gives memory back: asyncio's DatagramProtocol asks for 256 KiB for each datagram, which glibc may map
-anew each time.
+`system calls` is recvfrom(2) and sendto(2) alone, called from Python for each datagram, without an event loop and in a
+callback of one: no server in Python costs less. `batched system calls` is recvmmsg(2) and sendmmsg(2) by ctypes with
+buffers made before, and nothing is looked at. `memory kept` is a process whose malloc never gives memory back:
+asyncio's DatagramProtocol asks for 256 KiB for each datagram, which glibc may map anew each time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import anyio
+import trio
 
 from esockd_core import CallbackHandler, DatagramConnection, open_listener
 from harness.machine import facts, share_cpus
@@ -30,28 +34,41 @@ from harness.rounds import Sample, interleaved
 from harness.tables import figure, markdown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
 SIZE = 64
 TURNS = 300
 MOST = 64
 NAME_BYTES = 28  # of struct sockaddr_in6
+NOTHING = ("", "")
 KEEP = {"MALLOC_MMAP_THRESHOLD_": "4000000", "MALLOC_TRIM_THRESHOLD_": "8000000"}
-SERVERS = ("DatagramProtocol", "esockd coroutine", "esockd callback")
+OURS = ("esockd coroutine", "esockd callback")
 
 
 class Turn:
     """Tells when all peers are answered."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: str) -> None:
+        self.is_trio = loop == "trio"
         self.left = 0
-        self.done: asyncio.Future[None] | None = None
+        self.finish: Callable[[], object] | None = None
+
+    def begin(self, number: int) -> Awaitable[None]:
+        """Expect so many answers, and return what is done once they are there."""
+        self.left = number
+        if self.is_trio:
+            event = trio.Event()
+            self.finish = event.set
+            return event.wait()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.finish = partial(done.set_result, None)
+        return done
 
     def answered(self) -> None:
         """Note an answer."""
         self.left -= 1
-        if not self.left and self.done is not None:
-            self.done.set_result(None)
+        if not self.left and self.finish is not None:
+            self.finish()
 
 
 def make_clients(number: int, port: int) -> list[socket.socket]:
@@ -63,9 +80,9 @@ def make_clients(number: int, port: int) -> list[socket.socket]:
     return clients
 
 
-async def measure_server(server: str, number: int) -> list[int]:
+async def measure_server(server: str, loop: str, number: int) -> list[int]:
     """The times of the turns of a server, in nanoseconds."""
-    turn = Turn()
+    turn = Turn(loop)
 
     class Protocol(asyncio.DatagramProtocol):
         def connection_made(self, transport: Any) -> None:
@@ -85,15 +102,54 @@ async def measure_server(server: str, number: int) -> list[int]:
             await connection.send(datagram)
             turn.answered()
 
-    loop = asyncio.get_running_loop()
     if server == "DatagramProtocol":
-        transport, _ = await loop.create_datagram_endpoint(Protocol, local_addr=("127.0.0.1", 0))
+        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(Protocol, local_addr=("127.0.0.1", 0))
         return await take_turns(turn, number, transport.get_extra_info("sockname")[1])
+    if server == "system calls":
+        return await measure_bare_loop(turn, number)
+    if server == "anyio":
+        return await measure_anyio(turn, number)
     handler = Callbacks() if server.endswith("callback") else echo
     limits: dict[str, Any] = {"max_conn_rate": "1000000/s", "access_rules": ["deny 10.0.0.0/8", "allow 127.0.0.0/8"]}
     async with open_listener("echo", "udp://127.0.0.1:0", handler, **limits) as listener:
         assert listener.port is not None
         return await take_turns(turn, number, listener.port)
+
+
+async def measure_bare_loop(turn: Turn, number: int) -> list[int]:
+    """The times of a loop that calls a function when its socket is readable."""
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.setblocking(False)
+        recvfrom, sendto = server.recvfrom, server.sendto
+
+        def answer() -> None:
+            for _ in range(number):
+                data, address = recvfrom(65_536)
+                sendto(data, address)
+                turn.answered()
+
+        loop.add_reader(server, answer)
+        try:
+            return await take_turns(turn, number, server.getsockname()[1])
+        finally:
+            loop.remove_reader(server)
+
+
+async def measure_anyio(turn: Turn, number: int) -> list[int]:
+    """The times of AnyIO's UDP socket, served as its documentation shows."""
+    async with await anyio.create_udp_socket(local_host="127.0.0.1") as udp, anyio.create_task_group() as tasks:
+
+        async def echo() -> None:
+            async for data, (host, port) in udp:
+                await udp.sendto(data, host, port)
+                turn.answered()
+
+        tasks.start_soon(echo)
+        spent = await take_turns(turn, number, udp.extra(anyio.abc.SocketAttribute.local_port))
+        tasks.cancel_scope.cancel()
+    return spent
 
 
 async def take_turns(turn: Turn, number: int, port: int) -> list[int]:
@@ -102,9 +158,9 @@ async def take_turns(turn: Turn, number: int, port: int) -> list[int]:
     for _ in range(TURNS):
         for each in clients:
             each.send(bytes(SIZE))
-        turn.left, turn.done = number, asyncio.get_running_loop().create_future()
+        done = turn.begin(number)
         before = time.thread_time_ns()
-        await turn.done
+        await done
         spent.append(time.thread_time_ns() - before)
         for each in clients:
             each.recv(SIZE)
@@ -190,24 +246,29 @@ def run_case(name: str) -> None:
     number = int(peers.split(" ")[0])
     if loop == "no loop":
         spent = measure_calls(number, is_batched=what.startswith("batched"))
+    elif loop == "trio":
+        spent = trio.run(measure_server, what, loop, number)
     elif loop == "uvloop":
         import uvloop  # noqa: PLC0415
 
-        spent = uvloop.run(measure_server(what, number))
+        spent = uvloop.run(measure_server(what, loop, number))
     else:
-        spent = asyncio.run(measure_server(what, number))
+        spent = asyncio.run(measure_server(what, loop, number))
     print(sorted(spent)[len(spent) // 4] / number)
 
 
-def cases() -> Iterator[tuple[str, str]]:
-    """Each case, and what it is compared with."""
+def cases() -> Iterator[tuple[str, tuple[str, str]]]:
+    """Each case, and the two that it is compared with."""
     for peers in ("64 peers", "1 peer"):
-        yield f"system calls, no loop, {peers}", ""
-        yield f"batched system calls, no loop, {peers}", ""
+        yield f"system calls, no loop, {peers}", NOTHING
+        yield f"batched system calls, no loop, {peers}", NOTHING
         for loop in ("uvloop", "asyncio"):
-            for server in SERVERS:
-                yield f"{server}, {loop}, {peers}", f"DatagramProtocol, {loop}, {peers}"
-        yield f"DatagramProtocol, asyncio, {peers}, memory kept", f"DatagramProtocol, asyncio, {peers}"
+            protocol, anyio_socket = f"DatagramProtocol, {loop}, {peers}", f"anyio, {loop}, {peers}"
+            for server in ("system calls", "DatagramProtocol", "anyio", *OURS):
+                yield f"{server}, {loop}, {peers}", (protocol, anyio_socket)
+        for server in ("anyio", *OURS):
+            yield f"{server}, trio, {peers}", ("", f"anyio, trio, {peers}")
+        yield f"DatagramProtocol, asyncio, {peers}, memory kept", (f"DatagramProtocol, asyncio, {peers}", "")
 
 
 def take(name: str) -> Sample:
@@ -227,17 +288,20 @@ def main() -> None:
     if options.case is not None:
         run_case(options.case)
         return
-    for name, told in facts(share_cpus(1), ("uvloop", "anyio", "esockd-core")).items():
+    for name, told in facts(share_cpus(1), ("uvloop", "anyio", "trio", "esockd-core")).items():
         print(f"- {name}: {told}")
     against = dict(cases())
     results = interleaved(list(against), options.rounds, take, lambda line: print(line, file=sys.stderr, flush=True))
     rows = []
     for name, series in results.items():
-        its = results.get(against[name])
         mate = results.get(name.replace("callback", "coroutine")) if "callback" in name else None
-        ratios = ["" if each is None else f"{series.ratio_to(each):.2f}" for each in (its, mate)]
+        others = (*(results.get(each) for each in against[name]), mate)
+        ratios = ["" if each is None else f"{series.ratio_to(each):.2f}" for each in others]
         rows.append([name, figure(series, 2), *ratios])
-    print("\n" + markdown(["", "µs a datagram (range)", "vs Protocol, same loop", "vs coroutine"], rows))
+    print(
+        "\n"
+        + markdown(["", "µs a datagram (range)", "vs Protocol, same loop", "vs anyio, same loop", "vs coroutine"], rows)
+    )
 
 
 if __name__ == "__main__":

@@ -13,49 +13,35 @@ Needs pyOpenSSL and trustme (both are in the group "test").
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import re
 import socket
-import sys
 import tempfile
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import trustme
 from OpenSSL import SSL
 
 from esockd_core import DatagramConnection, DtlsOptions, open_listener
 from harness.costs import cpu_ns, private_bytes
-from harness.machine import CpuShares, facts, raise_descriptor_limit, share_cpus
-from harness.processes import end_on_sigterm, serving
-from harness.rounds import Sample, Series, interleaved
+from harness.processes import end_on_sigterm
+from harness.rounds import Sample, Series
+from harness.secure_servers import Comparison, SecureServers, our_cases
 from harness.tables import figure, markdown
 
-PEER = Path(__file__).resolve().parent / "peers" / "dtls_echo.py"
-SESSIONS = 16
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
 MESSAGE = bytes(range(64))
-WARM_UP_TURNS = 30
 HANDSHAKES = 100
-FIRST_SESSIONS = 50
-IDLE_SESSIONS = 300
 HELLOS = 100_000
 AT_ONCE = 64  # hellos that wait in the server's socket
 BURST = 64  # hellos with proven cookies
 KEYS = {"ECDSA P-256": trustme.KeyType.ECDSA, "RSA 2048": trustme.KeyType.RSA}
 TABLES = ("echo", "handshake", "idle", "hello", "burst")
 REFERENCE = "trio.DTLSEndpoint"
-
-CASES = {
-    **{
-        f"esockd {style}, {loop}": ("--by", "esockd", "--style", style, "--loop", loop)
-        for style in ("coroutine", "callback")
-        for loop in ("uvloop", "asyncio", "trio")
-    },
-    REFERENCE: ("--by", "trio"),
-}
 
 
 class Client:
@@ -114,37 +100,37 @@ class Client:
         self.take()
 
 
-class Bench:
-    """What the measurements share."""
+class Bench(SecureServers[Client]):
+    """What is measured of a server."""
 
-    def __init__(self, folder: Path, shares: CpuShares, turns: int) -> None:
-        self.certfile = folder / "server.pem"
-        trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(self.certfile))
-        self.shares = shares
-        self.turns = turns
+    PEER = Path(__file__).resolve().parent / "peers" / "dtls_echo.py"
+    CASES: ClassVar[Mapping[str, Sequence[str]]] = {**our_cases(), REFERENCE: ("--by", "trio")}
+    AT_ONCE = 16
+    FIRST = 50
+    IDLE = 300
 
-    def command(self, case: str) -> tuple[str, ...]:
-        """How the server of a case is run."""
-        return (sys.executable, str(PEER), *CASES[case], "--certfile", str(self.certfile))
+    def connect(self, stack: ExitStack, port: int) -> Client:
+        """A session that has echoed once."""
+        client = stack.enter_context(Client(port)).shake()
+        client.echo()
+        return client
 
-    def echo(self, case: str) -> Sample:
-        """CPU time of the server for a message, in microseconds."""
-        with ExitStack() as stack:
-            server, port = stack.enter_context(serving(case, self.command(case), self.shares.server))
-            clients = [stack.enter_context(Client(port)).shake() for _ in range(SESSIONS)]
-            take_turns(clients, WARM_UP_TURNS)
-            before = cpu_ns(server.pid)
-            take_turns(clients, self.turns)
-            return Sample((cpu_ns(server.pid) - before) / 1000 / (self.turns * SESSIONS), {})
+    def take_turns(self, clients: Sequence[Client], turns: int) -> None:
+        """Every session sends one message, then each takes its echo."""
+        for _ in range(turns):
+            for client in clients:
+                client.send()
+            for client in clients:
+                client.take()
 
     def handshake(self, case: str) -> Sample:
         """CPU time of the server for a handshake and an echo, in microseconds."""
         with ExitStack() as stack:
-            server, port = stack.enter_context(serving(case, self.command(case), self.shares.server))
-            stack.enter_context(Client(port)).shake().echo()
+            server, port = self.start(stack, case)
+            self.connect(stack, port)
             before = cpu_ns(server.pid)
             for _ in range(HANDSHAKES):
-                stack.enter_context(Client(port)).shake().echo()
+                self.connect(stack, port)
             return Sample((cpu_ns(server.pid) - before) / 1000 / HANDSHAKES, {})
 
     def burst(self, case: str) -> Sample:
@@ -154,21 +140,10 @@ class Bench:
         certificate.private_key_and_cert_chain_pem.write_to_path(str(certfile))
         return Sample(asyncio.run(longest_turn_ms(certfile)), {})
 
-    def idle(self, case: str) -> Sample:
-        """Private memory of the server for a session, in bytes."""
-        with ExitStack() as stack:
-            server, port = stack.enter_context(serving(case, self.command(case), self.shares.server))
-            sizes = []
-            for count in (FIRST_SESSIONS, IDLE_SESSIONS):
-                for _ in range(count):
-                    stack.enter_context(Client(port)).shake().echo()
-                sizes.append(private_bytes(server.pid))
-            return Sample((sizes[1] - sizes[0]) / IDLE_SESSIONS, {})
-
     def hello(self, case: str) -> Sample:
         """CPU time of the server for a hello that proves nothing, in microseconds, and its growth in bytes."""
         with ExitStack() as stack:
-            server, port = stack.enter_context(serving(case, self.command(case), self.shares.server))
+            server, port = self.start(stack, case)
             client = stack.enter_context(Client(port))
             with suppress(SSL.WantReadError):
                 client.tls.do_handshake()
@@ -210,15 +185,6 @@ async def longest_turn_ms(certfile: Path) -> float:
     return longest_ns / 1_000_000
 
 
-def take_turns(clients: list[Client], turns: int) -> None:
-    """Every client sends one message, then each takes its echo, so many times over."""
-    for _ in range(turns):
-        for client in clients:
-            client.send()
-        for client in clients:
-            client.take()
-
-
 def ask(sock: socket.socket, hello: bytes, times: int) -> None:
     """Send a hello so many times, and take every question."""
     for _ in range(times // AT_ONCE):
@@ -243,37 +209,22 @@ def print_costs(title: str, unit: str, results: dict[str, Series], digits: int) 
 def main() -> None:
     """Print the facts and the tables."""
     end_on_sigterm()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tables", nargs="*", metavar="TABLE", help=", ".join(TABLES))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--turns", type=int, default=300, help="messages of each session")
-    parser.add_argument("--only", type=re.compile, default=re.compile(""), help="cases whose name matches")
-    options = parser.parse_args()
-    tables = options.tables or TABLES
-    if not set(tables) <= set(TABLES):
-        parser.error(f"a table is one of {', '.join(TABLES)}")
-    raise_descriptor_limit()
-    shares = share_cpus(1)
-    for name, value in facts(shares, ("esockd-core", "anyio", "uvloop", "trio", "pyOpenSSL", "cryptography")).items():
-        print(f"- {name}: {value}")
-    print(f"- OpenSSL: {SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode()}", flush=True)
-    cases = [case for case in CASES if options.only.search(case)]
-
-    def tell(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
+    comparison = Comparison(__doc__, TABLES, "session")
+    packages = ("esockd-core", "anyio", "uvloop", "trio", "pyOpenSSL", "cryptography")
+    comparison.print_facts(*packages, openssl=SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode())
+    cases = comparison.chosen(Bench.CASES)
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), shares, options.turns)
+        bench = Bench(Path(folder), comparison.shares, comparison.turns)
         for table, unit, measure, digits in (
             ("echo", "CPU µs/op (range)", bench.echo, 1),
             ("handshake", "CPU µs/handshake (range)", bench.handshake, 0),
             ("idle", "bytes (range)", bench.idle, 0),
             ("hello", "CPU µs/hello (range)", bench.hello, 1),
         ):
-            if table in tables:
-                print_costs(table, unit, interleaved(cases, options.rounds, measure, tell), digits)
-        if "burst" in tables:
-            results = interleaved(list(KEYS), options.rounds, bench.burst, tell)
+            if table in comparison.tables:
+                print_costs(table, unit, comparison.measure(cases, measure), digits)
+        if "burst" in comparison.tables:
+            results = comparison.measure(KEYS, bench.burst)
             rows = [[key, figure(series, 1)] for key, series in results.items()]
             head = ["key of the server", "CPU ms of the longest turn (range)"]
             print(f"\n## burst\n\n{markdown(head, rows)}", flush=True)

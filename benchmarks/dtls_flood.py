@@ -31,7 +31,7 @@ from typing import Any
 import trustme
 from OpenSSL import SSL
 
-from dtls import MESSAGE, PEER, Client
+from dtls import MESSAGE, Bench, Client
 from harness.costs import cpu_ns, private_bytes
 from harness.machine import CpuShares, facts, share_cpus
 from harness.processes import Process, end_on_sigterm, running, serving
@@ -162,7 +162,7 @@ def stats_of(server: Process) -> dict[str, Any]:
 def rows_of(loop: str, certfile: Path, shares: CpuShares, seconds: float) -> list[list[str]]:
     """The rows of one server, which stays the same through all rates."""
     rows = []
-    command = [sys.executable, str(PEER), "--loop", loop, "--certfile", str(certfile)]
+    command = [sys.executable, str(Bench.PEER), "--loop", loop, "--certfile", str(certfile)]
     with serving(loop, command, shares.server) as (server, port), PatientClient(port) as old:
         if not old.shake_within(GIVE_UP_S):
             raise AssertionError("no handshake without a flood")

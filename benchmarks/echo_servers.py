@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 from harness.load import compiled
@@ -12,6 +13,7 @@ PEERS = Path(__file__).resolve().parent / "peers"
 MODES = ("echo", "connect", "refuse", "idle")
 RULES = 1000
 VS_RAW, VS_ANYIO, VS_SERVED = "vs raw, same loop", "vs anyio, same loop", "vs served"
+VS_PYTHON = "vs the same in Python"
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,17 @@ def serving_cases(mode: str, max_connections: int) -> list[Case]:
         for style in ("coroutine", "callback")
         for loop in ("uvloop", "asyncio", "trio")
     ]
+    if find_spec("esockd_speedups") is not None:
+        cases += [
+            Case(
+                f"esockd {style}, {loop}, speedups",
+                esockd(loop, style, max_connections, "--speedups"),
+                mode,
+                same_loop[loop] | {VS_PYTHON: f"esockd {style}, {loop}"},
+            )
+            for style in ("coroutine", "callback")
+            for loop in ("uvloop", "asyncio")
+        ]
     return cases
 
 

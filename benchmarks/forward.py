@@ -48,8 +48,8 @@ def cases() -> dict[str, tuple[str, ...]]:
     for name, (program, _) in PROGRAMS.items():
         if path := installed(program):
             found[name] = (sys.executable, str(PEERS / "forward_program.py"), path)
-    for by in ("esockd", "anyio"):
-        for loop in LOOPS:
+    for by, loops in (("raw", LOOPS[:2]), ("esockd", LOOPS), ("anyio", LOOPS)):
+        for loop in loops:
             found[f"{by}, {loop}"] = (sys.executable, str(PEERS / f"forward_{by}.py"), "--loop", loop)
     return found
 

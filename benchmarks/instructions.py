@@ -2,6 +2,7 @@
 
     python benchmarks/instructions.py rehearse            what a rehearsal adds to a connection
     python benchmarks/instructions.py before CHECKOUT     beside another checkout, after `make ready-run` there
+    python benchmarks/instructions.py speedups            what esockd-speedups takes off, where it is installed
 
 It needs valgrind and strace. Instructions of the kernel are not counted, so a ratio of CPU times is nearer to 1 than
 one of instructions. The server stands still while eight clients act, and then finds the work of all of them at once.
@@ -27,12 +28,28 @@ REHEARSED = {"off": "none", "passes": "pass", "sources": "sources", "refused": "
 OPERATIONS = {"echo": 4_000, "datagrams": 4_000, "connect": 800, "refuse": 800}
 
 
-def server(checkout: Path, case: str, *options: str, is_datagrams: bool = False) -> list[str]:
+def peer(checkout: Path, mode: str) -> Path:
+    """The echo server of a checkout."""
+    return checkout / "benchmarks" / "peers" / ("datagram_echo.py" if mode == "datagrams" else "esockd.py")
+
+
+def server(checkout: Path, mode: str, case: str, *options: str) -> list[str]:
     """The command of the echo server of a checkout."""
     loop, style = case.split(", ")
-    name, how = ("datagram_echo.py", "--server") if is_datagrams else ("esockd.py", "--style")
-    peer = checkout / "benchmarks" / "peers" / name
-    return [str(checkout / ".venv" / "bin" / "python"), str(peer), "--loop", loop, how, style, *options]
+    how = "--server" if mode == "datagrams" else "--style"
+    program = [str(checkout / ".venv" / "bin" / "python"), str(peer(checkout, mode))]
+    return [*program, "--loop", loop, how, style, *options]
+
+
+def comparable(before: Path) -> list[str]:
+    """The modes that a checkout has a server for; say which ones it has none for."""
+    modes = []
+    for mode in OPERATIONS:
+        if peer(before, mode).is_file():
+            modes.append(mode)
+        else:
+            print(f"- left out: {mode}, because {peer(before, mode)} does not exist", flush=True)
+    return modes
 
 
 def compare_rehearsals(only: re.Pattern[str], cpus: frozenset[int]) -> str:
@@ -41,24 +58,27 @@ def compare_rehearsals(only: re.Pattern[str], cpus: frozenset[int]) -> str:
     for case in filter(only.search, CASES):
         off = 0.0
         for name, what in REHEARSED.items():
-            spent = count_instructions(server(HERE, case, "--rehearse", what), "connect", OPERATIONS["connect"], cpus)
+            spent = count_instructions(
+                server(HERE, "connect", case, "--rehearse", what), "connect", OPERATIONS["connect"], cpus
+            )
             off = off or spent
             rows.append([f"{case}, {name}", f"{spent:,.0f}", "" if name == "off" else f"{spent / off:.3f}"])
             print(*rows[-1], file=sys.stderr, flush=True)
     return markdown(["loop, handler, rehearsal", "instructions/connection", "vs off"], rows)
 
 
-def compare_checkouts(before: Path, only: re.Pattern[str], cpus: frozenset[int]) -> str:
+def compare_checkouts(before: Path, modes: list[str], only: re.Pattern[str], cpus: frozenset[int]) -> str:
     """The table of two checkouts beside each other."""
     rows = []
-    for mode, operations in OPERATIONS.items():
+    for mode in modes:
+        operations = OPERATIONS[mode]
         for case in filter(only.search, CASES):
             if mode == "refuse" and "callback" in case:
                 continue  # no handler sees it
             words = ["--refuse"] if mode == "refuse" else []
             spent, calls = [], []
             for checkout in (before, HERE):
-                command = server(checkout, case, *words, is_datagrams=mode == "datagrams")
+                command = server(checkout, mode, case, *words)
                 spent.append(count_instructions(command, mode, operations, cpus))
                 calls.append(sum(count_calls(command, mode, operations // 4, cpus).values()))
             rows.append(
@@ -74,16 +94,32 @@ def compare_checkouts(before: Path, only: re.Pattern[str], cpus: frozenset[int])
     return markdown(header, rows)
 
 
+def compare_speedups(only: re.Pattern[str], cpus: frozenset[int]) -> str:
+    """The table of Python alone and esockd-speedups beside each other."""
+    rows = []
+    for mode in ("echo", "connect"):
+        for case in filter(only.search, CASES):
+            if "trio" in case:
+                continue  # which it does nothing for
+            spent = [
+                count_instructions(server(HERE, mode, case, *words), mode, OPERATIONS[mode], cpus)
+                for words in ([], ["--speedups"])
+            ]
+            rows.append([f"{mode}, {case}", *(f"{each:,.0f}" for each in spent), f"{spent[1] / spent[0]:.3f}"])
+            print(*rows[-1], file=sys.stderr, flush=True)
+    return markdown(["operation", "instructions in Python", "with speedups", "ratio"], rows)
+
+
 def main() -> None:
     """Print the facts and a table."""
     end_on_sigterm()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["rehearse", "before"])
+    parser.add_argument("what", choices=["rehearse", "before", "speedups"])
     parser.add_argument("checkout", type=Path, nargs="?", help="of the commit to compare with")
     parser.add_argument("--only", type=re.compile, default=re.compile(""), help="loops and handlers that match")
     options = parser.parse_args()
-    if (options.checkout is None) != (options.what == "rehearse"):
-        parser.error("`before` takes a checkout, and `rehearse` takes none")
+    if (options.checkout is not None) != (options.what == "before"):
+        parser.error("`before` takes a checkout, and nothing else does")
     os.environ["PYTHONHASHSEED"] = "0"
     raise_descriptor_limit()
     shares = share_cpus(1)
@@ -91,11 +127,14 @@ def main() -> None:
         require("valgrind", "callgrind_control", "strace")
         for name, value in facts(shares, ("esockd-core", "anyio", "uvloop", "trio")).items():
             print(f"- {name}: {value}", flush=True)
-        print()
         if options.what == "rehearse":
-            print(compare_rehearsals(options.only, shares.server))
+            table = compare_rehearsals(options.only, shares.server)
+        elif options.what == "speedups":
+            table = compare_speedups(options.only, shares.server)
         else:
-            print(compare_checkouts(options.checkout.resolve(), options.only, shares.server))
+            before = options.checkout.resolve()
+            table = compare_checkouts(before, comparable(before), options.only, shares.server)
+        print(f"\n{table}")
     except BenchmarkError as error:
         sys.exit(f"error: {error}")
 

@@ -37,9 +37,11 @@ from peers.million_handlers import read_pauses
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from esockd_core import Stats
+
 PEERS: Final = Path(__file__).resolve().parent / "peers"
 PACKAGES: Final = ("esockd-core", "esockd-cli", "anyio", "uvloop", "trio")
-FULLEST: Final = 0.88  # of the descriptors of a worker: the kernel spreads clients at random
+FULLEST: Final = 0.8  # of the descriptors of a worker: the kernel spreads clients at random
 BACKLOG: Final = 4096
 QUESTIONS: Final = 20
 MOST_WORKERS: Final = 64
@@ -119,9 +121,14 @@ class Server:
     Args:
         process: Its parent process.
         port: Where it listens.
+
+    Attributes:
+        pids: All processes, the parent first.
+        workers: The others.
     """
 
     def __init__(self, process: Process, port: int) -> None:
+        self.process = process
         self.pids = family(process.pid)
         self.workers = self.pids[1:]
         self.port = port
@@ -131,6 +138,22 @@ class Server:
         """Standard deviation over mean of the connections of a worker."""
         held = [open_files(pid) - idle for pid, idle in zip(self.workers, self._idle_files, strict=True)]
         return statistics.pstdev(held) / statistics.mean(held)
+
+    def fate(self, instance: str) -> str:
+        """Why connections failed, as far as the server knows: refusals, ends by reason, replaced workers, its log."""
+        stats = anyio.run(get_stats, instance)
+        replaced = len(set(self.pids) - set(family(self.process.pid)))
+        counted = (
+            f"{stats.accepted:,} accepted, {stats.refused:,} refused, {stats.closed_sys_limit:,} times no descriptor"
+        )
+        return f"{counted}, {replaced} workers replaced, ended: {stats.shutdown_counts}{self.process.last_words()}"
+
+
+async def get_stats(instance: str) -> Stats:
+    """The counters of the listener."""
+    async with ControlClient(instance, timeout=60) as client:
+        (status,) = await client.listeners()
+        return await client.listener(status.name).get_stats()
 
 
 def start(options: argparse.Namespace, connections: int, stack: ExitStack, pauses: Path, runtime: str) -> Server:
@@ -144,6 +167,7 @@ def start(options: argparse.Namespace, connections: int, stack: ExitStack, pause
     handler = "million_handlers:" + ("Echo" if options.style == "callback" else "echo")
     command = [str(Path(sys.executable).with_name("esockd")), "open", handler, "127.0.0.1:0", "--app-dir", str(PEERS)]
     command += ["--workers", str(count), "--loop", options.loop, "-c", str(connections + 1000), "-i", "million"]
+    command += [word for each in options.tcp_option for word in ("--tcp-option", each)]
     process = stack.enter_context(running("esockd", [*command, "--backlog", str(BACKLOG)], options.cpus))
     return Server(process, int(process.read_line(120).rpartition(":")[2]))
 
@@ -175,9 +199,12 @@ def hold(options: argparse.Namespace, connections: int, say: Any) -> Held:
         clients.wait_until("measured")
         spent = cpu_ns(*server.pids) - spent
         found = read_pauses(pauses)
+        fate = server.fate(str(runtime / "million.sock"))
         report = clients.report()  # now all of them leave at once
         longest = max(used_s for _, _, used_s in [(0, 0.0, 0.0), *read_pauses(pauses)])
         say(f"{report.operations:,} messages, {report.lost} lost, {report.errors} errors {report.first_error or ''}")
+        if report.lost or report.errors:
+            say(fate)
     grown = held_kernel.slab + held_kernel.tcp - kernel.slab - kernel.tcp
     return Held(
         connections=connections,
@@ -246,6 +273,7 @@ def main() -> None:
     add("--files", type=int, default=raise_descriptor_limit(), help="descriptors for each process (as many as allowed)")
     add("--style", choices=["coroutine", "callback"], default="coroutine", help="of the handler (coroutine)")
     add("--loop", choices=["asyncio", "uvloop", "trio"], default="uvloop", help="of the workers (uvloop)")
+    add("--tcp-option", action="append", default=[], metavar="KEY=VALUE", help="as `esockd open` takes it; repeatable")
     add("--json", type=Path, help="a file for all figures")
     options = parser.parse_args()
     end_on_sigterm()

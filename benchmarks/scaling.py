@@ -5,7 +5,8 @@
 
 `burn`: a handler that computes half a millisecond for each message. `echo` and `connect`: as in `echo.py`. `forward`:
 an echo server in C behind forwarders, beside HAProxy with one thread and two. `balance`: how many of the clients each
-of two and of four workers accepts, with a socket for each worker and with one for all.
+of two and of four workers accepts, with a socket for each worker and with one for all. `--also` adds an echo server to
+`echo` and `connect`.
 
 Server and client share the processors. The speed-up is the ratio of operations a second within a round: run it where
 nothing else runs.
@@ -17,6 +18,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import statistics
 import sys
 import time
@@ -43,7 +45,7 @@ PACKAGES: Final = ("esockd-core", "anyio", "uvloop")
 MODES: Final = ("burn", "echo", "connect", "forward", "balance")
 
 
-def cases(mode: str) -> dict[str, tuple[str, ...]]:
+def cases(mode: str, also: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     """How each server of a mode is run."""
     style = {"connect": "echo"}.get(mode, mode)
     found: dict[str, tuple[str, ...]] = {
@@ -53,7 +55,7 @@ def cases(mode: str) -> dict[str, tuple[str, ...]]:
     if mode == "forward" and (program := installed("haproxy")):
         peer = (sys.executable, str(PEERS / "forward_program.py"), program)
         found |= {f"HAProxy, {n} thread{'s'[: n > 1]}": (*peer, "--threads", str(n)) for n in (1, 2)}
-    return found
+    return found | dict(also) if mode in ("echo", "connect") else found
 
 
 def measure(command: tuple[str, ...], mode: str, options: argparse.Namespace) -> Sample:
@@ -81,7 +83,7 @@ def table(results: Mapping[str, Series]) -> str:
     """The Markdown table of one mode."""
     rows = []
     for name, series in results.items():
-        single = re.sub(r"\d worker.*|\d thread.*", lambda found: "1" + found[0][1:].rstrip("s"), name)
+        single = re.sub(r"\d (worker|thread|scheduler).*", lambda found: "1" + found[0][1:].rstrip("s"), name)
         cpu_us = statistics.median(sample.report["cpu_us"] for sample in series.samples)
         flag = "~ " if series.is_wide else ""
         speed_up = f"{1 / series.ratio_to(results[single]):.2f}" if single in results else ""
@@ -126,7 +128,16 @@ def main() -> None:
     add("--seconds", type=float, default=3, help="how long each time (3)")
     add("--connections", type=int, default=64, help="at the same time (64)")
     add("--clients", type=int, default=20_000, help="in `balance` (20000)")
+    add(
+        "--also",
+        action="append",
+        default=[],
+        type=lambda text: text.partition("="),
+        metavar="NAME=COMMAND",
+        help="one more echo server: a command that prints its port; NAME may end in `, 1 scheduler`, `, 2 schedulers`",
+    )
     options = parser.parse_args()
+    also = {name: tuple(shlex.split(command)) for name, _, command in options.also}
     end_on_sigterm()
     raise_descriptor_limit()
     options.cpus = frozenset(os.sched_getaffinity(0))
@@ -138,7 +149,7 @@ def main() -> None:
         if mode == "balance":
             print(f"\n## balance, {options.clients:,} clients\n\n{balance(options)}", flush=True)
             continue
-        chosen = cases(mode)
+        chosen = cases(mode, also)
 
         def take(name: str, mode: str = mode, chosen: Any = chosen) -> Sample:
             return measure(chosen[name], mode, options)

@@ -2,26 +2,27 @@
 
     python benchmarks/upgrades.py --loop uvloop --upgrades 20 --rate 2000
 
-With `--workers 0` the program is one process. Clients are those of `workers.py`, in this process.
+With `--workers 0` the program is one process. The clients are in this process.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import platform
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import anyio
 
 from esockd_core import ControlClient, raise_open_file_limit
-from workers import Clients
+from harness.coming_clients import Clients, parser
+
+if TYPE_CHECKING:
+    import argparse
 
 
 async def upgrade(socket: Path) -> int:
@@ -51,33 +52,27 @@ async def run(arguments: argparse.Namespace, folder: str) -> None:
         raise AssertionError("it has a pipe")
     clients = Clients(int(program.stdout.readline().rpartition(":")[2]))
     pid = program.pid
+
+    async def replace() -> None:
+        nonlocal pid
+        for _ in range(arguments.upgrades):
+            pid = await upgrade(Path(folder, "edge.sock"))
+
     try:
-        async with anyio.create_task_group() as task_group:
-            task_group.start_soon(clients.come, arguments.rate)
-            began = time.monotonic()
-            for _ in range(arguments.upgrades):
-                pid = await upgrade(Path(folder, "edge.sock"))
-            took_s = time.monotonic() - began
-            clients.is_over = True
+        await clients.come_during(replace, arguments.rate)
     finally:
         os.kill(pid, signal.SIGTERM)
-    total = sum(clients.counts.values())
     kind = f"{arguments.workers} workers" if arguments.workers else "one process"
-    print(f"Python {platform.python_version()}, {arguments.loop}, {kind}, {platform.release()}")
-    print(f"{arguments.upgrades} upgrades in {took_s:.1f} s, {total / took_s:.0f} clients a second")
-    print(f"clients: {dict(clients.counts)}")
+    clients.tell(arguments.loop, kind, f"{arguments.upgrades} upgrades")
 
 
 def main() -> None:
     """Read the command line, and run."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--loop", choices=("asyncio", "uvloop", "trio"), default="uvloop")
-    parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--upgrades", type=int, default=20)
-    parser.add_argument("--rate", type=float, default=2000, help="clients a second")
+    arguments = parser(__doc__, workers=0)
+    arguments.add_argument("--upgrades", type=int, default=20)
     raise_open_file_limit()
     with TemporaryDirectory(prefix="esockd-") as folder:
-        anyio.run(run, parser.parse_args(), folder)
+        anyio.run(run, arguments.parse_args(), folder)
 
 
 if __name__ == "__main__":

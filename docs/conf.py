@@ -56,7 +56,7 @@ CHAPTERS = {
         "docs/options",
     ],
     "Build": ["examples/README", "docs/testing", "docs/testing-with-pytest"],
-    "Small packages": [f"packages/esockd-{name}/README" for name in ("cidr", "proxyproto", "ratelimit")],
+    "Small packages": [f"packages/esockd-{name}/README" for name in ("cidr", "proxyproto", "ratelimit", "speedups")],
     "Reference": [f"docs/reference/{name}" for name in ("command", "core", "cidr", "proxyproto", "ratelimit")],
     "Coming from": [f"docs/coming-from-{name}" for name in ("esockd", "asyncio", "anyio", "gunicorn")],
     "Design": [

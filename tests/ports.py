@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
 import socket
 import sys
 from pathlib import Path
 from typing import Final
+
+from tests.patience import PATIENCE_S
 
 FIRST: Final = 12_000
 
@@ -70,3 +73,17 @@ def _is_free(port: int, kind: socket.SocketKind) -> bool:
 def steady_address() -> str:
     """An address on the loopback with a port as `steady_port` gives it."""
     return f"127.0.0.1:{steady_port()}"
+
+
+def is_refused(port: int) -> bool:
+    """Whether nobody listens on a port of 127.0.0.1.
+
+    Raises:
+        OSError: If a client there meets anything else.
+    """
+    with socket.socket() as client:
+        client.settimeout(PATIENCE_S)
+        error = client.connect_ex(("127.0.0.1", port))
+    if error not in (0, errno.ECONNREFUSED):
+        raise OSError(error, os.strerror(error))
+    return error == errno.ECONNREFUSED

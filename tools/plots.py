@@ -36,6 +36,7 @@ class Plot:
         title: Over the plot.
         rows: A pattern of the rows to draw.
         ours: A pattern of the rows that are ours.
+        by_size: Whether the least is drawn first; else rows stay in the order of the table.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Plot:
     title: str
     rows: str = ""
     ours: str = "esockd(?! on Erlang)"
+    by_size: bool = True
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,15 @@ PLOTS = (
         "An address among 100,000 rules: CPU µs",
         rows="^(?!ipaddress)",
     ),
+    Plot(
+        "million",
+        "million",
+        "The curve",
+        "bytes",
+        "Memory of the server by connections held: bytes for each",
+        ours=".",
+        by_size=False,
+    ),
     Plot("rates", "ratelimit", "", "µs", "A token of a bucket, granted: CPU µs"),
 )
 
@@ -96,7 +107,7 @@ def drawn(plot: Plot) -> str:
 
 
 def read_bars(plot: Plot, record: str) -> list[Bar]:
-    """The rows of a plot, the least first.
+    """The rows of a plot in the order in which they are drawn.
 
     Raises:
         ValueError: If the record has no such table or column, or a cell is not a number.
@@ -119,7 +130,7 @@ def read_bars(plot: Plot, record: str) -> list[Bar]:
                 raise ValueError(f"{plot.record}.md: {row[0]} has {row[columns[0]]!r}, which is not a number")
             median, least, most = (float((text or cell[1]).replace(",", "")) for text in cell.groups())
             bars.append(Bar(row[0], median, least, most))
-    return sorted(bars, key=lambda bar: bar.median)
+    return sorted(bars, key=lambda bar: bar.median) if plot.by_size else bars
 
 
 def to_svg(plot: Plot, bars: list[Bar]) -> str:

@@ -1,10 +1,9 @@
 """Print each tested CPython that works on this machine, one path a line, newest patch of each version.
 
-Usage: python tools/pythons.py [--others]
+Usage: python tools/pythons.py
 
-With --others the version that runs this script is left out. The tested versions are those in the classifiers of
-esockd-core. Looks on PATH and in pyenv's folder of versions. A shim that does not run, or runs another version, does
-not count.
+The tested versions are those in the classifiers of esockd-core. Looks on PATH and in pyenv's folder of versions. A shim
+that does not run, or runs another version, does not count.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 MANIFEST = Path(__file__).resolve().parent.parent / "packages" / "esockd-core" / "pyproject.toml"
@@ -51,6 +49,5 @@ def working() -> dict[tuple[int, int], str]:
 
 
 if __name__ == "__main__":
-    for version, executable in working().items():
-        if "--others" not in sys.argv[1:] or version != sys.version_info[:2]:
-            print(executable)
+    for executable in working().values():
+        print(executable)

@@ -115,6 +115,11 @@ def is_date(text: str) -> bool:
         return False
 
 
+def is_published(path: Path) -> bool:
+    """Whether an index takes a file: it takes no wheel that was compiled on just any machine, only its sdist."""
+    return path.suffix != ".whl" or path.name.endswith("-none-any.whl")
+
+
 def main() -> None:
     """Entry point."""
     if len(sys.argv) != 2 or sys.argv[1] not in check_wheels.NAMES:
@@ -125,9 +130,11 @@ def main() -> None:
         sys.exit(
             "\n".join([f"error: {package.name} {package.version} cannot be released:", *(f"- {p}" for p in found)])
         )
-    check_wheels.check(short_name, check_wheels.build_all()[short_name])
+    check_wheels.build_all()
+    check_wheels.check(short_name)
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    built = [shutil.copy(path, OUTPUT) for path in check_wheels.WHEELHOUSE.glob(f"{package.tag.replace('-', '_', 1)}*")]
+    made = check_wheels.WHEELHOUSE.glob(f"{package.tag.replace('-', '_', 1)}*")
+    built = [shutil.copy(path, OUTPUT) for path in made if is_published(path)]
     message = f"{package.name} {package.version}\n\n{package.news()[1]}"
     git(ROOT, "tag", "--annotate", "--cleanup=verbatim", "--message", message, package.tag)
     print(f"{package.tag} is tagged. To publish it:")

@@ -2,10 +2,10 @@
 
 Usage: python -m tools.venv FOLDER GROUP
 
-Creates FOLDER with the interpreter that runs this script, and installs the five packages in editable form and the
-dependency group GROUP of the top-level pyproject.toml. A stamp in FOLDER records what it was made from, so that the
-second call returns at once. It needs nothing but Python 3.11 or newer and pip: where Debian's `ensurepip` is missing,
-the running interpreter's own pip fills the new environment.
+Creates FOLDER with the interpreter that runs this script, and installs the packages in editable form, but for the one
+in C, and the dependency group GROUP of the top-level pyproject.toml. A stamp in FOLDER records what it was made from,
+so that the second call returns at once. It needs nothing but Python 3.11 or newer and pip: where Debian's `ensurepip`
+is missing, the running interpreter's own pip fills the new environment.
 
 A tested Python gets the exact versions of constraints.txt. They may not exist for a newer one: there the bounds of each
 pyproject.toml decide, and a line says that it is untested.
@@ -22,7 +22,8 @@ from pathlib import Path
 from tools.pythons import TESTED
 
 ROOT = Path(__file__).resolve().parent.parent
-MANIFESTS = sorted(ROOT.glob("packages/*/pyproject.toml"))
+IN_C = "speedups"  # the package that is not installed: the tasks need no compiler
+MANIFESTS = sorted(path for path in ROOT.glob("packages/*/pyproject.toml") if path.parent.name != f"esockd-{IN_C}")
 MINIMUM_PIP = "pip>=25.1"  # the first that reads [dependency-groups]
 
 
@@ -65,9 +66,9 @@ def is_alive(python: Path) -> bool:
         return False
 
 
-def constraints() -> tuple[str, ...]:
+def constraints(version: tuple[int, int]) -> tuple[str, ...]:
     """Pip's options for the pinned versions: none on an untested Python, for which they may not exist."""
-    return ("--constraint", str(ROOT / "constraints.txt")) if sys.version_info[:2] in TESTED else ()
+    return ("--constraint", str(ROOT / "constraints.txt")) if version in TESTED else ()
 
 
 def main() -> None:
@@ -85,7 +86,7 @@ def main() -> None:
         python = create(folder)
         (folder / ".esockd-made-by").write_text(sys.version)
     editable = [word for path in MANIFESTS for word in ("--editable", str(path.parent))]
-    run(python, "-m", "pip", "install", "--quiet", *constraints(), "--group", group, *editable)
+    run(python, "-m", "pip", "install", "--quiet", *constraints(sys.version_info[:2]), "--group", group, *editable)
     stamp.write_text(wanted)
 
 

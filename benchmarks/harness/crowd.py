@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 SPARE_FILES: Final = 100
+# connect(2) looks through half of the ports of a source address, 14,000 by default; once these are taken, at length.
+CONNECTIONS_PER_SOURCE: Final = 5_000
 
 
 def shares(total: int, most: int) -> list[int]:
@@ -118,11 +120,13 @@ def crowd(
         timeout_s: Seconds without any progress after which what is missing is lost.
     """
     parts = shares(connections, files - SPARE_FILES)
+    sources = max(64, connections // CONNECTIONS_PER_SOURCE)
     with ExitStack() as stack:
         clients = []
         for part in parts:
             words = ["--port", str(port), "--connections", str(part), "--rate", str(max(1, rate // len(parts)))]
             words += ["--seconds", str(seconds), "--warmup", "0", "--timeout", str(timeout_s), "--step", "--histogram"]
+            words += ["--sources", str(sources)]
             command = [compiled("load"), "echo", *words]
             clients.append(stack.enter_context(running(f"load of {part} connections", command, cpus)))
         yield Crowd(clients, timeout_s + seconds + 60)

@@ -3,11 +3,13 @@
 Access rules (the one that decides comes last), a limit of connections and a rate limit so high that it never bites: a
 connection goes through all of them. `--refuse` lets the last rule deny everybody. `--rehearse` rehearses a change:
 a rule and limits that would refuse nobody (`pass`), with limits of sources (`sources`), or everybody (`refuse`).
+`--speedups` uses esockd-speedups; without it, everything is in Python.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING
 
 import anyio
@@ -53,6 +55,14 @@ async def rehearse(listener: Listener, what: str) -> None:
         )
 
 
+def require_speedups() -> None:
+    """Fail if esockd-speedups does not do its part, or the figures would be those of Python."""
+    import esockd_speedups  # noqa: PLC0415 - only where it is measured
+
+    if not esockd_speedups.in_use():
+        raise SystemExit("esockd-speedups is not in use")
+
+
 async def serve(options: argparse.Namespace) -> None:
     async with open_listener(
         "echo",
@@ -63,6 +73,8 @@ async def serve(options: argparse.Namespace) -> None:
         access_rules=access_rules(options.rules, "deny" if options.refuse else "allow"),
     ) as listener:
         await rehearse(listener, options.rehearse)
+        if options.speedups:
+            require_speedups()
         print(listener.port, flush=True)
         await anyio.sleep_forever()
 
@@ -75,8 +87,10 @@ def main() -> None:
     parser.add_argument("--max-connections", type=int, default=2000)
     parser.add_argument("--rules", type=int, default=1000)
     parser.add_argument("--refuse", action="store_true")
+    parser.add_argument("--speedups", action="store_true")
     parser.add_argument("--rehearse", choices=["none", "pass", "sources", "refuse"], default="none")
     options = parser.parse_args()
+    os.environ["ESOCKD_SPEEDUPS"] = str(int(options.speedups))  # read when the first listener opens
     if options.loop == "trio":
         anyio.run(serve, options, backend="trio")
     else:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from esockd_cidr import AccessList, Action, DuplicateRule, InvalidPosition, InvalidRule, Network, Rule, UnknownRule
+from esockd_cidr._table import TableV6
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -163,17 +164,20 @@ def test_thousands_of_rules_one_before_the_other_keep_their_order(position: int)
 
 
 def spans_of(access: AccessList) -> int:
-    return sum(len(ranks) for table in (access._view.v4, access._view.v6) for ranks in table.ranks)
+    return sum(table._count for table in (access._view.v4, access._view.v6))
 
 
 def table_bytes(access: AccessList) -> int:
     """The size of all that a lookup may read, both families."""
     total = 0
     for table in (access._view.v4, access._view.v6):
-        total += sys.getsizeof(table.starts) + sys.getsizeof(table.ranks) + sys.getsizeof(table.bounds)
-        for starts, ranks in zip(table.starts, table.ranks, strict=True):
-            total += sys.getsizeof(starts) + sys.getsizeof(ranks)
-            total += sum(sys.getsizeof(getattr(starts, half)) for half in ("_high", "_low") if hasattr(starts, half))
+        total += sys.getsizeof(table.pages) + sys.getsizeof(table.bounds)
+        if isinstance(table.bounds, list):
+            total += sum(map(sys.getsizeof, table.bounds))
+        total += sum(map(sys.getsizeof, table.pages))
+        if isinstance(table, TableV6):
+            for starts, ranks in table.pages:
+                total += sum(map(sys.getsizeof, (starts, starts.high, starts.low, ranks)))
     return total
 
 
@@ -253,6 +257,18 @@ def test_lookups_in_other_threads_see_each_rule_as_it_was_or_as_it_is() -> None:
                 if rule not in access:
                     access.append(rule)
                     held.append(rule)
+
+
+@pytest.mark.parametrize("peer", ["11.0.0.1", "2001:db8::1"])
+def test_a_lookup_that_has_begun_sees_no_later_change_without_the_earlier_ones(peer: str) -> None:
+    access = AccessList(["deny 10.0.0.0/8", "deny ::1"])
+    begun = access._view  # as `allows` in a thread that is then held up
+    rank = begun.rank(peer, None)
+    access.append("deny all")
+    access.prepend("allow 11.0.0.0/24")
+    access.prepend("allow 2001:db8::/32")
+    assert access.allows(peer)
+    assert begun.rank(peer, None) == rank
 
 
 def test_lookups_in_other_threads_see_all_of_a_replacement_or_nothing() -> None:

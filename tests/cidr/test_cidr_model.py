@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from esockd_cidr import AccessList, DuplicateRule, UnknownRule
+from esockd_cidr import AccessList, DuplicateRule, UnknownRule, _blocks
+from esockd_cidr._blocks import BLOCK
 
 Pair: TypeAlias = "tuple[str, str]"
 AnyAddress: TypeAlias = "ipaddress.IPv4Address | ipaddress.IPv6Address"
@@ -144,7 +145,11 @@ TestChanges.settings = settings(stateful_step_count=20)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_long_sequences_of_changes_in_large_lists_decide_like_the_model(seed: int) -> None:
+@pytest.mark.parametrize("block", [2, BLOCK])
+def test_long_sequences_of_changes_in_large_lists_decide_like_the_model(
+    seed: int, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_blocks, "BLOCK", block)
     chance = random.Random(seed)
 
     def pair() -> Pair:

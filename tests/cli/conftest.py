@@ -8,11 +8,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, cast
 
 import pytest
+from tests.cli.forked import close_forkserver
+from tests.cli.running import Answer, run_esockd
 
 ESOCKD = Path(sys.executable).with_name("esockd")
 LIMIT_S = 90.0
@@ -69,6 +72,7 @@ class Command:
 
 
 Start = Callable[..., Command]
+RunEsockd = Callable[..., Answer]
 
 
 @pytest.fixture(autouse=True)
@@ -77,6 +81,19 @@ def _control_sockets(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with TemporaryDirectory(prefix="esockd-") as folder:
         monkeypatch.setenv("ESOCKD_RUNTIME_DIR", folder)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _end_forkserver() -> Iterator[None]:
+    """End the process that commands are forked from with the tests."""
+    yield
+    close_forkserver()
+
+
+@pytest.fixture
+def esockd(tmp_path: Path) -> RunEsockd:
+    """Run commands that end by themselves, in the folder of the test."""
+    return partial(run_esockd, cwd=tmp_path)
 
 
 @pytest.fixture

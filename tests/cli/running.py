@@ -8,10 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, cast
+
+from tests.cli.forked import forkserver
+from tests.patience import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +36,19 @@ class Answer(NamedTuple):
     def json(self) -> Any:
         """The one JSON object on stdout."""
         return json.loads(self.out)
+
+
+def run_esockd(*arguments: str, given: str = "", cwd: Path | None = None, **environment: str) -> Answer:
+    """Run a command that ends by itself.
+
+    Args:
+        arguments: What follows `esockd`.
+        given: What it reads on stdin.
+        cwd: Where it runs.
+        environment: What it has in its environment besides.
+    """
+    own = {**os.environ, "COLUMNS": "200", **environment}
+    return Answer(*forkserver().run(ESOCKD, *arguments, given=given, timeout=LIMIT_S, env=own, cwd=cwd))
 
 
 class Instance:
@@ -106,6 +123,8 @@ class Instance:
 
     def run(self, *arguments: str, given: str = "", **environment: str) -> Answer:
         """Run another command beside it."""
+        if self.program == Instance.program:
+            return run_esockd(*arguments, given=given, cwd=self._cwd, **{**self.environment, **environment})
         done = subprocess.run(
             [*self.program, *arguments],
             input=given,
@@ -119,10 +138,16 @@ class Instance:
         return Answer(done.returncode, done.stdout, done.stderr)
 
     def read_log_until(self, words: str) -> str:
-        """The next line of stderr that has these words."""
-        while words not in (line := self.read_log()):
-            assert self.process.poll() is None, f"no line has {words!r}"
-        return line
+        """The next line of stderr that has these words. The instance is killed if there is none in time."""
+        overdue = threading.Timer(PATIENCE_S, self.process.kill)
+        overdue.start()
+        try:
+            for line in cast("IO[str]", self.process.stderr):
+                if words in line:
+                    return line.rstrip("\n")
+        finally:
+            overdue.cancel()
+        raise AssertionError(f"no line has {words!r}")
 
     def stop(self) -> Answer:
         """Ask politely and wait for the end."""

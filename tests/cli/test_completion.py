@@ -80,7 +80,12 @@ def test_bash_completes_behind_the_colons_and_at_signs_of_an_address(edge: Insta
     environment = {**edge.environment, "PATH": f"{ESOCKD.parent}:{os.environ['PATH']}"}
     for line, rest in (("esockd explain mqtt@127", "127.0.0.1:0"), ("esockd explain mqtt@127.0.0.1:", "0")):
         done = subprocess.run(
-            ["bash", "-c", BASH, "bash", line], capture_output=True, text=True, timeout=20, check=True, env=environment
+            ["bash", "-c", BASH, "bash", line],
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=True,
+            env=environment,
         )
         assert done.stdout.split() == [rest]
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
-from typing import TYPE_CHECKING, Any
+import subprocess
+from typing import TYPE_CHECKING
 
 import pytest
+from tests.cli.running import ESOCKD, LIMIT_S
 
 from esockd_cli._app import COMMANDS, GROUPS, make_command
 from esockd_core import OPTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from tests.cli.conftest import RunEsockd
 
 
 @pytest.mark.parametrize(
@@ -25,33 +26,28 @@ if TYPE_CHECKING:
         ),
     ],
 )
-def test_without_arguments_the_usage_is_three_lines(
-    start: Callable[..., Any], arguments: list[str], usage: str
-) -> None:
-    assert start(*arguments).finish() == (2, "", usage)
+def test_without_arguments_the_usage_is_three_lines(esockd: RunEsockd, arguments: list[str], usage: str) -> None:
+    assert esockd(*arguments) == (2, "", usage)
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
-def test_help_shows_addresses_as_they_are_written(start: Callable[..., Any], option: str) -> None:
-    status, out, err = start("open", option).finish()
+def test_help_shows_addresses_as_they_are_written(esockd: RunEsockd, option: str) -> None:
+    status, out, err = esockd("open", option)
     assert (status, err) == (0, "")
     assert "[::1]:5000" in out
     assert "static:@FILE" in out
 
 
 @pytest.mark.parametrize("columns", ["200", "80", "40"])
-def test_help_cuts_off_no_name_at_any_width(
-    start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, columns: str
-) -> None:
-    monkeypatch.setitem(os.environ, "COLUMNS", columns)
-    _, out, _ = start("open", "--help").finish()
+def test_help_cuts_off_no_name_at_any_width(esockd: RunEsockd, columns: str) -> None:
+    _, out, _ = esockd("open", "--help", COLUMNS=columns)
     flags = [flag for option in OPTIONS.values() for flag in option.flags.split()]
     assert [flag for flag in flags if not re.search(rf"(^| ){re.escape(flag)}( |,|$)", out, re.MULTILINE)] == []
     assert "…" not in out
 
 
-def test_help_has_the_text_and_the_default_of_every_option_of_the_table(start: Callable[..., Any]) -> None:
-    out = " ".join(start("open", "--help").finish()[1].split())
+def test_help_has_the_text_and_the_default_of_every_option_of_the_table(esockd: RunEsockd) -> None:
+    out = " ".join(esockd("open", "--help")[1].split())
     for option in OPTIONS.values():
         if option.flag:
             assert f"{option.kind.placeholder} {option.text}" in out or f"{option.flag} {option.text}" in out
@@ -59,8 +55,8 @@ def test_help_has_the_text_and_the_default_of_every_option_of_the_table(start: C
     assert f"{OPTIONS['tls.minimum_version'].text} [default: 1.2]" in out
 
 
-def test_help_has_every_option_under_a_title(start: Callable[..., Any]) -> None:
-    out = start("open", "--help").finish()[1]
+def test_help_has_every_option_under_a_title(esockd: RunEsockd) -> None:
+    out = esockd("open", "--help")[1]
     titles = re.findall(r"^([A-Z].*):$", out, re.MULTILINE)
     assert titles[:3] == ["Arguments", "Program", "How many may come in"]
     assert titles[-3:] == ["Forwarding", "Output", "Other"]
@@ -77,6 +73,15 @@ def test_the_list_of_commands_says_of_each_what_its_own_help_does(group: str, na
 
 
 @pytest.mark.parametrize(("group", "name"), [each for each in EVERY if each[1] not in GROUPS])
+def test_every_command_starts_in_a_process_that_has_imported_nothing(group: str, name: str) -> None:
+    """Other tests fork commands from a process that has imported everything, and would miss an import."""
+    words = f"{group} {name}".split()
+    done = subprocess.run([ESOCKD, *words, "--help"], capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"Usage: {' '.join(['esockd', *words])} ")
+
+
+@pytest.mark.parametrize(("group", "name"), [each for each in EVERY if each[1] not in GROUPS])
 def test_every_command_has_an_example_in_its_help(group: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     path = f"esockd {group} {name}".replace("  ", " ")
     with pytest.raises(SystemExit):
@@ -84,6 +89,6 @@ def test_every_command_has_an_example_in_its_help(group: str, name: str, capsys:
     assert f"Example: {path}" in capsys.readouterr().out
 
 
-def test_a_group_without_a_command_says_which_there_are(start: Callable[..., Any]) -> None:
+def test_a_group_without_a_command_says_which_there_are(esockd: RunEsockd) -> None:
     usage = "Usage: esockd connections list|kill ...\nSee: esockd connections --help\n"
-    assert start("connections").finish() == (2, "", usage)
+    assert esockd("connections") == (2, "", usage)

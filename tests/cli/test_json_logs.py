@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.cli.conftest import RunEsockd
+
 NOISY = """
 import logging
 import threading
@@ -78,17 +80,17 @@ def test_what_a_program_and_python_itself_write_are_json(
         ["echo"],
     ],
 )
-def test_a_wrong_command_line_is_told_in_json(start: Callable[..., Any], arguments: list[str]) -> None:
+def test_a_wrong_command_line_is_told_in_json(esockd: RunEsockd, arguments: list[str]) -> None:
     for form in (["--log-format", "json"], ["--log-format=json"]):
-        status, out, err = start("open", *arguments, *form).finish()
+        status, out, err = esockd("open", *arguments, *form)
         assert (status, out) == (2, "")
         assert json.loads(err)["error"].keys() == {"code", "message", "hint"}
 
 
-def test_a_traceback_is_part_of_the_error(start: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_traceback_is_part_of_the_error(esockd: RunEsockd, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text("import json\njson.loads('')\n")
     for form in (["--log-format", "json"], ["--json"]):
-        _, _, err = start("open", "app:handle", "0", "-v", *form).finish()
+        _, _, err = esockd("open", "app:handle", "0", "-v", *form)
         assert "JSONDecodeError" in json.loads(err)["error"]["traceback"]
 
 

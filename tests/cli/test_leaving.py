@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING, Any, cast
 
+import anyio.lowlevel
 import pytest
 from tests.patience import PATIENCE_S
 
+from esockd_cli._forced_end import BLOCKED_AFTER_S, ForcedEnd
 from esockd_cli._host import Host
 from esockd_cli._output import Output
 from esockd_cli._run import Run
@@ -68,3 +71,21 @@ def test_it_lets_the_other_thread_finish_the_summary(run: Run, capsys: Any, monk
         run._end.force()
     other.join(PATIENCE_S)
     assert "0 accepted" in capsys.readouterr().err
+
+
+@pytest.mark.anyio
+async def test_what_a_program_does_after_its_event_loop_blocks_none(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    end = ForcedEnd(cast("Any", None), lambda: None, "echo")
+    async with anyio.create_task_group() as task_group:
+        task_group.start_soon(end.beat)
+        await anyio.lowlevel.checkpoint()
+        later = time.monotonic() + 2 * BLOCKED_AFTER_S
+        monkeypatch.setattr("esockd_cli._forced_end.time.monotonic", lambda: later)
+        end._tell_blocked()
+        assert "the handler echo blocks the event loop" in caplog.text
+        caplog.clear()
+        task_group.cancel_scope.cancel()
+    end._tell_blocked()
+    assert caplog.text == ""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from tests.cli.conftest import RunEsockd
+
 pytestmark = pytest.mark.timeout(240)
 
 
@@ -80,8 +82,8 @@ def test_every_line_of_stderr_is_logfmt_and_ids_are_those_of_the_list(tmp_path: 
     assert "SIGTERM: closing" in err
 
 
-def test_a_wrong_command_line_is_told_in_logfmt(start: Callable[..., Any]) -> None:
-    status, _, err = start("open", "ehco", "0", "--log-format", "logfmt").finish()
+def test_a_wrong_command_line_is_told_in_logfmt(esockd: RunEsockd) -> None:
+    status, _, err = esockd("open", "ehco", "0", "--log-format", "logfmt")
     assert status == 2
     assert fields_of(err.strip())["code"]
 
@@ -147,11 +149,14 @@ def test_a_log_file_that_cannot_be_opened_again_leaves_the_one_before(tmp_path: 
         assert "SIGTERM: closing" in moved.read_text()
 
 
-def test_what_cannot_be_logged_to_is_told_before_anybody_is_served(start: Callable[..., Any], tmp_path: Path) -> None:
-    status, out, err = start("open", "echo", "0", "--log-file", str(tmp_path / "no" / "log")).finish()
+def test_what_cannot_be_logged_to_is_told_before_anybody_is_served(esockd: RunEsockd, tmp_path: Path) -> None:
+    status, out, err = esockd("open", "echo", "0", "--log-file", str(tmp_path / "no" / "log"))
     assert (status, out) == (3, "")
     assert err == f"error: cannot write the log file {tmp_path}/no/log: No such file or directory.\n"
-    status, out, err = start("open", "echo", "0", "--log-file", "x", "--log-to", "syslog").finish()
+    status, out, err = esockd("open", "echo", "0", "--log-file", "/dev/full")
+    assert (status, out) == (3, "")
+    assert err == "error: cannot write the log file /dev/full: No space left on device.\n"
+    status, out, err = esockd("open", "echo", "0", "--log-file", "x", "--log-to", "syslog")
     assert (status, out) == (2, "")
     assert "--log-file does nothing with --log-to syslog" in err
 
@@ -172,10 +177,10 @@ def test_a_pipe_that_nobody_reads_is_no_log_file_and_one_that_is_read_is(tmp_pat
         os.close(reader)
 
 
-def test_an_error_at_the_start_is_on_stderr_and_not_in_the_file(start: Callable[..., Any], tmp_path: Path) -> None:
+def test_an_error_at_the_start_is_on_stderr_and_not_in_the_file(esockd: RunEsockd, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        status, _, err = start("open", "echo", address, "--log-file", str(tmp_path / "log")).finish()
+        status, _, err = esockd("open", "echo", address, "--log-file", str(tmp_path / "log"))
     assert status == 3
     assert f"{address} is already in use" in err
 

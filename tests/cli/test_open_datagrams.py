@@ -13,6 +13,8 @@ from tests.cli.running import Instance
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.cli.conftest import RunEsockd
+
 TIMEOUT_S: Final = 60.0
 
 
@@ -98,8 +100,8 @@ def test_a_health_check_is_answered(start: Callable[..., Any]) -> None:
         (["forward:1", "udp://127.0.0.1:0", "--send-proxy", "v1"], "version 1 knows TCP only"),
     ],
 )
-def test_what_would_hurt_or_do_nothing_is_refused(start: Callable[..., Any], arguments: list[str], told: str) -> None:
-    status, _, err = start("open", *arguments).finish()
+def test_what_would_hurt_or_do_nothing_is_refused(esockd: RunEsockd, arguments: list[str], told: str) -> None:
+    status, _, err = esockd("open", *arguments)
     assert status == 2
     assert told in err
 

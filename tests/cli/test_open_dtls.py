@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.cli.conftest import RunEsockd
+
 DTLS = "dtls://127.0.0.1:0"
 CERT = ("--cert", "cert.pem", "--key", "key.pem")
 KEY = "00112233445566778899aabbccddeeff"
@@ -91,10 +93,8 @@ def test_an_echo_by_key(start: Callable[..., Any], files: Path, require_tool: Ca
         (["udp://127.0.0.1:0", "--psk-file", "cert.pem"], "--psk-file is for dtls://HOST:PORT, and no address is one"),
     ],
 )
-def test_what_does_not_go_together_is_refused(
-    start: Callable[..., Any], files: Path, arguments: list[str], words: str
-) -> None:
-    status, _, err = start("open", "echo", *arguments).finish()
+def test_what_does_not_go_together_is_refused(esockd: RunEsockd, files: Path, arguments: list[str], words: str) -> None:
+    status, _, err = esockd("open", "echo", *arguments)
     assert status == 2
     assert words in err
 

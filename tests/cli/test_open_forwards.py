@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from tests.cli.conftest import RunEsockd
+
 TIMEOUT_S = 90
 
 
@@ -154,10 +156,8 @@ def test_a_client_that_finishes_and_an_upstream_that_is_silent_end_in_time(start
         (["forwrad:localhost:1", "0"], "forwrad"),
     ],
 )
-def test_a_gateway_to_nowhere_is_one_line_and_status_2(
-    start: Callable[..., Any], arguments: list[str], message: str
-) -> None:
-    status, out, err = start("open", *arguments).finish()
+def test_a_gateway_to_nowhere_is_one_line_and_status_2(esockd: RunEsockd, arguments: list[str], message: str) -> None:
+    status, out, err = esockd("open", *arguments)
     assert (status, out) == (2, "")
     assert err.startswith("error: ")
     assert message in err

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.cli.conftest import RunEsockd
+
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
@@ -69,10 +71,8 @@ if TYPE_CHECKING:
         ),
     ],
 )
-def test_a_wrong_command_line_is_one_line_and_status_2(
-    start: Callable[..., Any], arguments: list[str], message: str
-) -> None:
-    status, out, err = start("open", *arguments).finish()
+def test_a_wrong_command_line_is_one_line_and_status_2(esockd: RunEsockd, arguments: list[str], message: str) -> None:
+    status, out, err = esockd("open", *arguments)
     assert (status, out) == (2, "")
     assert err.startswith("error: ")
     assert message in err
@@ -89,24 +89,24 @@ def test_a_wrong_command_line_is_one_line_and_status_2(
     ],
 )
 def test_a_command_that_does_not_exist_is_met_with_what_was_meant(
-    start: Callable[..., Any], arguments: list[str], message: str
+    esockd: RunEsockd, arguments: list[str], message: str
 ) -> None:
-    assert start(*arguments).finish() == (2, "", f"error: {message}\n")
+    assert esockd(*arguments) == (2, "", f"error: {message}\n")
 
 
-def test_an_address_in_use_names_its_holder_and_is_status_3(start: Callable[..., Any]) -> None:
+def test_an_address_in_use_names_its_holder_and_is_status_3(esockd: RunEsockd) -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
-        status, out, err = start("open", "echo", f"127.0.0.1:{port}").finish()
+        status, out, err = esockd("open", "echo", f"127.0.0.1:{port}")
     assert (status, out) == (3, "")
     assert err.startswith(f"error: 127.0.0.1:{port} is already in use by ")
     assert f"(pid {os.getpid()}). Try port 0, or: ss -ltnp 'sport = :{port}'" in err
 
 
-def test_what_to_do_about_an_address_in_use_is_a_hint(start: Callable[..., Any]) -> None:
+def test_what_to_do_about_an_address_in_use_is_a_hint(esockd: RunEsockd) -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
-        told = json.loads(start("open", "echo", f"127.0.0.1:{port}", "--json").finish()[2])["error"]
+        told = json.loads(esockd("open", "echo", f"127.0.0.1:{port}", "--json")[2])["error"]
     assert (told["code"], told["hint"]) == ("address_in_use", f"Try port 0, or: ss -ltnp 'sport = :{port}'")
     assert told["message"].startswith(f"127.0.0.1:{port} is already in use by ")
     assert "Try" not in told["message"]
@@ -128,8 +128,8 @@ def test_no_listener_stays_open_when_another_cannot_be_opened(start: Callable[..
     assert not (tmp_path / "s").exists()
 
 
-def test_json_errors_are_objects_on_stderr(start: Callable[..., Any]) -> None:
-    status, out, err = start("open", "ehco", "0", "--json").finish()
+def test_json_errors_are_objects_on_stderr(esockd: RunEsockd) -> None:
+    status, out, err = esockd("open", "ehco", "0", "--json")
     assert (status, out) == (2, "")
     assert json.loads(err) == {
         "schema": 1,
@@ -147,14 +147,14 @@ def test_json_errors_are_objects_on_stderr(start: Callable[..., Any]) -> None:
     ],
 )
 def test_a_module_that_fails_shows_file_and_line_and_is_status_1(
-    start: Callable[..., Any], tmp_path: Path, code: str, message: str
+    esockd: RunEsockd, tmp_path: Path, code: str, message: str
 ) -> None:
     (tmp_path / "app.py").write_text(code)
-    status, out, err = start("open", "app:handle", "0").finish()
+    status, out, err = esockd("open", "app:handle", "0")
     assert (status, out) == (1, "")
     assert err.startswith(f'error: cannot import "app:handle": {message}')
     assert "Traceback" not in err
-    assert "Traceback" in start("open", "app:handle", "0", "-v").finish()[2]
+    assert "Traceback" in esockd("open", "app:handle", "0", "-v")[2]
 
 
 @pytest.mark.parametrize(
@@ -166,10 +166,10 @@ def test_a_module_that_fails_shows_file_and_line_and_is_status_1(
     ],
 )
 def test_what_is_no_handler_is_refused_before_anything_is_opened(
-    start: Callable[..., Any], tmp_path: Path, code: str, message: str
+    esockd: RunEsockd, tmp_path: Path, code: str, message: str
 ) -> None:
     (tmp_path / "app.py").write_text(code)
-    status, out, err = start("open", "app:handle", "0").finish()
+    status, out, err = esockd("open", "app:handle", "0")
     assert (status, out) == (2, "")
     assert message in err
 
@@ -182,7 +182,7 @@ def test_more_connections_than_open_files_are_lowered_with_a_warning(start: Call
     assert "warning: max_connections 99999999999 exceeds the open-file limit" in err
 
 
-def test_version_is_one_line(start: Callable[..., Any]) -> None:
-    status, out, err = start("--version").finish()
+def test_version_is_one_line(esockd: RunEsockd) -> None:
+    status, out, err = esockd("--version")
     assert (status, err) == (0, "")
     assert out.startswith("esockd 0.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import ssl
 from typing import TYPE_CHECKING, Any
@@ -106,6 +107,30 @@ def test_what_signals_ask_for_is_an_event_of_json(start: Callable[..., Any], tmp
     assert events[0]["listeners"][0]["accepted"] == 0
     assert events[1]["address"] == TLS
     assert command.stop()[0] == 0
+
+
+def test_what_signals_ask_for_while_the_handler_is_imported_is_done_after_it(
+    start: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "app.py").write_text(
+        "import sys\n"
+        "print('importing', flush=True)\n"
+        "sys.stdin.read()\n"
+        "async def handle(connection):\n"
+        "    await connection.send(b'hello')\n"
+    )
+    os.mkfifo(tmp_path / "pause")
+    command = start("open", "app:handle", "127.0.0.1:0", after="exec <pause")
+    with (tmp_path / "pause").open("w"):
+        assert command.read_line() == "importing"
+        command.signal(signal.SIGUSR1)
+        command.signal(signal.SIGHUP)
+    with command.connect(command.read_port()) as client:
+        assert command.receive(client, 5) == b"hello"
+    status, _, err = command.stop()
+    assert status == 0
+    assert "SIGHUP: there is no certificate to read again\n" in err
+    assert err.count("handle 127.0.0.1:0: ") == 2  # the summary that was asked for, and that of the end
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])

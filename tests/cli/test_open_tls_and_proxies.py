@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.cli.conftest import RunEsockd
+
 TIMEOUT_S = 90
 AUTHORITY = trustme.CA()
 SERVER = AUTHORITY.issue_cert("localhost", "127.0.0.1")
@@ -124,11 +126,11 @@ def test_the_password_of_a_key_comes_from_the_environment(
 @pytest.mark.parametrize("key", ["pkcs8.pem", "old.pem"])
 @pytest.mark.parametrize("password", ["", "wrong"])
 def test_an_encrypted_key_without_its_password_is_refused(
-    start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, key: str, password: str
+    esockd: RunEsockd, monkeypatch: pytest.MonkeyPatch, key: str, password: str
 ) -> None:
     """An empty variable counts as none. Nobody is asked, and no password is repeated."""
     monkeypatch.setenv("ESOCKD_KEY_PASSWORD", password)
-    status, out, err = start("open", "echo", TLS, "--cert", "cert.pem", "--key", key).finish()
+    status, out, err = esockd("open", "echo", TLS, "--cert", "cert.pem", "--key", key)
     assert (status, out) == (2, "")
     if password:
         assert f"password: it does not open the private key in {key}." in err
@@ -305,10 +307,8 @@ def test_a_proxy_that_sends_no_header_is_closed(start: Callable[..., Any]) -> No
         ([PLAIN, "--proxy-protocol", "--proxy-timeout", "5"], "--proxy-timeout 5: it takes a duration such as 30s"),
     ],
 )
-def test_what_makes_no_sense_is_one_line_and_status_2(
-    start: Callable[..., Any], arguments: list[str], message: str
-) -> None:
-    status, out, err = start("open", "echo", *arguments).finish()
+def test_what_makes_no_sense_is_one_line_and_status_2(esockd: RunEsockd, arguments: list[str], message: str) -> None:
+    status, out, err = esockd("open", "echo", *arguments)
     assert (status, out) == (2, "")
     assert err.startswith("error: ")
     assert message in err

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.cli.conftest import RunEsockd
     from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.timeout(240)
@@ -84,17 +85,17 @@ def test_sighup_replaces_the_workers_and_keeps_those_before_if_the_code_is_broke
 
 @pytest.mark.parametrize("count", ["2", "auto"])
 def test_a_handler_that_no_worker_can_import_ends_the_command_once_with_status_3(
-    start: Callable[..., Any], tmp_path: Path, count: str
+    esockd: RunEsockd, tmp_path: Path, count: str
 ) -> None:
     (tmp_path / "app.py").write_text("import nothing_like_this\n")
-    status, out, err = start("open", "app:handle", "127.0.0.1:0", "--workers", count).finish()
+    status, out, err = esockd("open", "app:handle", "127.0.0.1:0", "--workers", count)
     assert (status, out) == (3, "")
     assert err == "error: cannot import \"app:handle\": app.py line 1: No module named 'nothing_like_this'.\n"
 
 
 @pytest.mark.parametrize("count", ["0", "65", "-1", "many", "1.5"])
-def test_a_number_of_workers_that_cannot_be_is_a_wrong_command_line(start: Callable[..., Any], count: str) -> None:
-    status, out, err = start("open", "echo", "127.0.0.1:0", f"--workers={count}").finish()
+def test_a_number_of_workers_that_cannot_be_is_a_wrong_command_line(esockd: RunEsockd, count: str) -> None:
+    status, out, err = esockd("open", "echo", "127.0.0.1:0", f"--workers={count}")
     assert (status, out) == (2, "")
     assert err.startswith(f"error: --workers {count}: it takes a")
 

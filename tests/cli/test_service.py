@@ -26,6 +26,8 @@ from esockd_core import Server
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.cli.conftest import RunEsockd
+
     from esockd_core import StreamConnection
 
 pytestmark = pytest.mark.timeout(240)
@@ -110,9 +112,9 @@ def test_the_parent_speaks_for_its_workers(manager: Manager) -> None:
         assert instance.wait().status == 0
 
 
-def test_a_program_that_cannot_start_never_says_that_it_is_ready(manager: Manager, start: Callable[..., Any]) -> None:
+def test_a_program_that_cannot_start_never_says_that_it_is_ready(manager: Manager, esockd: RunEsockd) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        assert start("open", "echo", f"127.0.0.1:{taken.getsockname()[1]}").finish()[0] == 3
+        assert esockd("open", "echo", f"127.0.0.1:{taken.getsockname()[1]}")[0] == 3
     assert manager.heard.empty()
 
 

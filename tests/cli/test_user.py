@@ -30,7 +30,7 @@ from esockd_core.privileges import find_account
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.cli.conftest import Command
+    from tests.cli.conftest import Command, RunEsockd
 
     from esockd_core.privileges import Account
 
@@ -294,22 +294,51 @@ def test_a_user_that_there_is_not_is_a_wrong_command_line(user: str | None, grou
     assert (caught.value.message, caught.value.status) == (text, 2)
 
 
-def test_a_user_that_there_is_not_is_told_with_its_line(start: Callable[..., Command], tmp_path: Path) -> None:
+def test_a_user_that_there_is_not_is_told_with_its_line(esockd: RunEsockd, tmp_path: Path) -> None:
     (tmp_path / "edge.toml").write_text(
         '[esockd]\nuser = "no-such-user"\n[listeners.echo]\nhandler = "echo"\nlisten = "127.0.0.1:0"\n'
     )
-    status, _, err = start("run", "edge.toml").finish()
+    status, _, err = esockd("run", "edge.toml")
     assert status == 3
     assert err == 'error: edge.toml:2: user = "no-such-user": this machine does not know the name.\n'
 
 
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_a_user_that_there_is_not_makes_nothing_else_of_the_file_wrong(
+    esockd: RunEsockd, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "apps").mkdir()
+    (tmp_path / "apps/app.py").write_text(APP)
+    (tmp_path / "edge.toml").write_text(
+        '[esockd]\napp_dir = "apps"\nuser = "no-such-user"\n'
+        '[listeners.app]\nhandler = "app:handle"\nlisten = "127.0.0.1:0"\n'
+    )
+    _, _, err = esockd(command, "edge.toml")
+    assert err == 'error: edge.toml:3: user = "no-such-user": this machine does not know the name.\n'
+
+
+@NEEDS_ROOT
+@pytest.mark.linux
+def test_an_upgrade_to_more_workers_than_the_user_can_have_says_what_to_do(site: Path) -> None:
+    text = '[esockd]\nuser = "nobody"\ninstance = "edge"\nworkers = {}\n'
+    text += f'[listeners.app]\nhandler = "app:handle"\nlisten = "{low_address()}"\n'
+    (site / "edge.toml").write_text(text.format(2))
+    with InstanceOfUser("edge.toml", command="run", cwd=site) as instance:
+        instance.read_address()
+        (site / "edge.toml").write_text(text.format(3))
+        answer = instance.run("upgrade")
+        assert answer.status == 1
+        assert "stop the program, and start it anew with this number.\n" in answer.err
+        assert instance.stop().status == 0
+
+
 @pytest.mark.parametrize("flag", ["--user", "--group"])
-def test_an_empty_user_is_not_the_one_of_the_file(start: Callable[..., Command], tmp_path: Path, flag: str) -> None:
+def test_an_empty_user_is_not_the_one_of_the_file(esockd: RunEsockd, tmp_path: Path, flag: str) -> None:
     (tmp_path / "edge.toml").write_text(
         f'[esockd]\nuser = "{os.getuid()}"\ngroup = "{os.getgid()}"\n'
         '[listeners.echo]\nhandler = "echo"\nlisten = "127.0.0.1:0"\n'
     )
-    status, out, err = start("run", "edge.toml", flag, "").finish()
+    status, out, err = esockd("run", "edge.toml", flag, "")
     assert (status, out) == (2, "")
     assert err == f"error: {flag} '': this machine does not know the name.\n"
 

@@ -20,7 +20,10 @@ from esockd_core import CallbackHandler, ConnectionEvent, Handler, Listener, Str
 from esockd_proxyproto import Endpoint, ProxyHeader, encode
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
     from pathlib import Path
+
+    from esockd_core._admission.admission import Admission
 
 HEADER = encode(ProxyHeader(2, source=Endpoint("192.0.2.7", 41000), destination=Endpoint("192.0.2.1", 443)))
 MIB = 1 << 20
@@ -129,6 +132,11 @@ async def until(condition: Callable[[], object]) -> None:
     with anyio.fail_after(PATIENCE_S):
         while not condition():  # noqa: ASYNC110
             await anyio.sleep(0.01)
+
+
+def open_by_source(admission: Admission) -> dict[Hashable, int]:
+    """The connections of each source that has any, as `max_connections_per_source` counts them."""
+    return {key: source.open for key, source in admission.sources._by_key.items() if source.open}
 
 
 async def reasons(listener: Listener, count: int = 1) -> dict[str, int]:

@@ -235,7 +235,7 @@ async def test_datagrams_and_multicast_groups_are_open_ahead_too() -> None:
 @pytest.mark.anyio
 async def test_an_address_for_workers_is_open_ahead_for_each_of_them() -> None:
     with anyio.fail_after(60):
-        await open_ahead("127.0.0.1:0", processes=3)
+        await open_ahead("127.0.0.1:0", worker_count=3)
     [waiting] = handed_over._waiting
     assert len(waiting.shares) == (3 if sys.platform == "linux" else 1)
 
@@ -249,8 +249,8 @@ async def test_unix_sockets_are_left_to_their_listener() -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("processes", [0, -1, True, "2"])
-async def test_an_address_is_open_ahead_for_one_process_at_least(processes: Any) -> None:
-    with pytest.raises(InvalidOption, match=r"processes is .+: it takes a whole number above 0"):
-        await open_ahead("127.0.0.1:0", processes=processes)
+@pytest.mark.parametrize("worker_count", [0, -1, True, "2"])
+async def test_an_address_is_open_ahead_for_one_process_at_least(worker_count: Any) -> None:
+    with pytest.raises(InvalidOption, match=r"worker_count is .+: it takes a whole number above 0"):
+        await open_ahead("127.0.0.1:0", worker_count=worker_count)
     assert handed_over.waiting_addresses() == ()

@@ -200,6 +200,20 @@ def test_the_drain_benchmark_tells_how_each_handler_ended(row: str) -> None:
     assert re.search(rf"^\| {row} +\| +[\d.]+ \|( +\d+ \(\d+-\d+\) \|){{2}}$", done.stdout, re.MULTILINE)
 
 
+def test_operations_that_another_checkout_has_no_server_for_are_left_out_and_named(tmp_path: Path) -> None:
+    peers = tmp_path / "benchmarks" / "peers"
+    peers.mkdir(parents=True)
+    (peers / "esockd.py").touch()
+    program = (
+        f"from pathlib import Path; from instructions import comparable; print(comparable(Path({str(tmp_path)!r})))"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
+    reason, modes = done.stdout.splitlines()
+    assert reason == f"- left out: datagrams, because {peers / 'datagram_echo.py'} does not exist"
+    assert modes == "['echo', 'connect', 'refuse']"
+
+
 def test_the_cost_of_handshakes_has_a_row_for_each_key_and_version() -> None:
     done = subprocess.run(
         [sys.executable, BENCHMARKS / "tls.py", "handshake", "--rounds", "1"],
@@ -225,7 +239,7 @@ def test_forwarders_are_compared_with_each_other(require_tool: Callable[[str], s
     )
     assert done.returncode == 0, done.stderr
     rows = re.findall(r"^\| (\w.*?) +\| +[\d.,-]+ \(.*?\) \| +([\d.]+) \|", done.stdout, re.MULTILINE)
-    names = ["HAProxy, one thread", "esockd, uvloop", "anyio, uvloop"]
+    names = ["HAProxy, one thread", "raw, uvloop", "esockd, uvloop", "anyio, uvloop"]
     assert [name for name, _ in rows] == names * 2
     assert [ratio for name, ratio in rows if name == names[0]] == ["1.00", "1.00"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from subprocess import CompletedProcess
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Run = Callable[..., CompletedProcess[str]]
+PYTEST = ("-m", "pytest", "-p", "tools.unfinished_data", "--cov", "--cov-report=")
 
 # A package whose lines run in the test's own process, in a program that SIGTERM ends, in a fork, and nowhere.
 PACKAGE = """
@@ -59,6 +61,30 @@ def test_processes(tmp_path):
         program.terminate()
 """
 
+# A test that leaves what a killed process may: the beginning of a database, whose rows cannot be read.
+KILLED = """
+import subprocess
+import sys
+from pathlib import Path
+
+from coverage import CoverageData
+
+
+def leave_half(process_id):
+    file = Path(f".coverage.a.pid{process_id}.Xabcdefx")
+    data = CoverageData(str(file))
+    data.add_arcs({f"/{number}.py": [(line, line + 1) for line in range(900)] for number in range(9)})
+    data.close()
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 4] + bytes([255]) * (len(whole) // 4 * 3))
+
+
+def test_killed():
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        pass
+    leave_half(process.pid)
+"""
+
 
 @pytest.fixture
 def suite(workspace: Path) -> Path:
@@ -71,12 +97,20 @@ def suite(workspace: Path) -> Path:
     return workspace
 
 
+@pytest.fixture
+def covered(suite: Path) -> Path:
+    """A suite that covers everything."""
+    (suite / "packages" / "esockd-cidr" / "src" / "esockd_cidr" / "_roles.py").unlink()
+    (suite / "tests" / "test_roles.py").unlink()
+    return suite
+
+
 @pytest.mark.parametrize("processes", ["0", "2"])
 def test_lines_of_every_process_count_and_a_missing_one_fails(suite: Path, run: Run, processes: str) -> None:
     sources = ":".join(str(path) for path in suite.glob("packages/*/src"))
-    tested = run("pytest", "-n", processes, "--cov", "--cov-report=", PYTHONPATH=sources)
+    tested = run("python", *PYTEST, "-n", processes, PYTHONPATH=sources)
     assert tested.returncode == 0, tested.stdout
-    checked = run("python", "tools/check_coverage.py", PYTHONPATH=sources)
+    checked = run("python", "-m", "tools.check_coverage", PYTHONPATH=sources)
     missing_line = PACKAGE[: PACKAGE.index("return 2")].count("\n") + 1
     assert checked.returncode == 1, checked.stdout
     assert "coverage is below its floor in: cidr\n" in checked.stdout
@@ -84,12 +118,10 @@ def test_lines_of_every_process_count_and_a_missing_one_fails(suite: Path, run: 
     assert report.rpartition("%")[2].strip() == str(missing_line), checked.stdout
 
 
-def test_a_fully_covered_package_passes(suite: Path, run: Run) -> None:
-    (suite / "packages" / "esockd-cidr" / "src" / "esockd_cidr" / "_roles.py").unlink()
-    (suite / "tests" / "test_roles.py").unlink()
-    sources = ":".join(str(path) for path in suite.glob("packages/*/src"))
-    assert run("pytest", "--cov", "--cov-report=", PYTHONPATH=sources).returncode == 0
-    checked = run("python", "tools/check_coverage.py", PYTHONPATH=sources)
+def test_a_fully_covered_package_passes(covered: Path, run: Run) -> None:
+    sources = ":".join(str(path) for path in covered.glob("packages/*/src"))
+    assert run("python", *PYTEST, PYTHONPATH=sources).returncode == 0
+    checked = run("python", "-m", "tools.check_coverage", PYTHONPATH=sources)
     assert checked.returncode == 0, checked.stdout
 
 
@@ -97,5 +129,27 @@ def test_a_package_that_no_test_imports_fails(suite: Path, run: Run) -> None:
     (suite / "tests" / "test_imports.py").write_text("def test_nothing():\n    assert True\n")
     (suite / "tests" / "test_roles.py").unlink()
     sources = ":".join(str(path) for path in suite.glob("packages/*/src"))
-    run("pytest", "--cov", "--cov-report=", PYTHONPATH=sources)
-    assert run("python", "tools/check_coverage.py", PYTHONPATH=sources).returncode == 1
+    run("python", *PYTEST, PYTHONPATH=sources)
+    assert run("python", "-m", "tools.check_coverage", PYTHONPATH=sources).returncode == 1
+
+
+@pytest.mark.parametrize("processes", ["0", "2"])
+def test_data_that_a_killed_process_left_unfinished_is_left_out(covered: Path, run: Run, processes: str) -> None:
+    (covered / "tests" / "test_killed.py").write_text(KILLED)
+    sources = ":".join(str(path) for path in covered.glob("packages/*/src"))
+    tested = run("python", *PYTEST, "-n", processes, PYTHONPATH=sources)
+    assert tested.returncode == 0, tested.stdout
+    assert re.search(r"left out: \.coverage\.a\.pid\d+\.Xabcdefx,", tested.stdout), tested.stdout
+    assert list(covered.glob(".coverage.a.*")) == []
+    assert run("python", "-m", "tools.check_coverage", PYTHONPATH=sources).returncode == 0
+
+
+def test_late_data_counts_beside_data_that_is_not_finished(covered: Path, run: Run) -> None:
+    sources = ":".join(str(path) for path in covered.glob("packages/*/src"))
+    assert run("python", *PYTEST, PYTHONPATH=sources).returncode == 0
+    (covered / ".coverage").rename(covered / ".coverage.b.pid1.Xabcdefx.H0123456789h")
+    (covered / "leave.py").write_text(f"{KILLED}\nleave_half(1)\n")
+    assert run("python", "leave.py").returncode == 0
+    checked = run("python", "-m", "tools.check_coverage", PYTHONPATH=sources)
+    assert checked.returncode == 0, checked.stdout
+    assert "left out: .coverage.a.pid1.Xabcdefx," in checked.stdout

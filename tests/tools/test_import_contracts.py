@@ -47,6 +47,7 @@ FORBIDDEN = [
     ("esockd_core._planted", "from cryptography import x509", "Extras stay extra"),
     ("esockd_core._planted", "import fcntl", "Not everywhere"),
     ("esockd_cli._planted", "from esockd_core import _planted", "Front doors"),
+    ("esockd_core._planted", "import esockd_speedups", "Extras stay extra"),
     ("esockd_core._planted", "from esockd_cidr._planted import Rule", "Front doors"),
 ]
 

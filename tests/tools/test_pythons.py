@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -18,9 +17,9 @@ def program(path: Path, script: str) -> None:
     path.chmod(0o755)
 
 
-def pythons(run: Run, *folders: Path, pyenv: Path, options: tuple[str, ...] = ()) -> list[str]:
+def pythons(run: Run, *folders: Path, pyenv: Path) -> list[str]:
     path = ":".join(map(str, folders))
-    result = run("python", ROOT / "tools" / "pythons.py", *options, PATH=path, PYENV_ROOT=str(pyenv))
+    result = run("python", ROOT / "tools" / "pythons.py", PATH=path, PYENV_ROOT=str(pyenv))
     assert result.returncode == 0, result.stdout
     return result.stdout.splitlines()
 
@@ -47,10 +46,3 @@ def test_the_newest_patch_of_each_version_is_taken_from_path_and_pyenv(tmp_path:
 def test_a_version_that_is_not_supported_is_left_out(tmp_path: Path, run: Run) -> None:
     program(tmp_path / "bin" / "python3.11", "echo CPython 3 10 4 /older-than-its-name")
     assert pythons(run, tmp_path / "bin", pyenv=tmp_path) == []
-
-
-def test_others_leaves_out_the_version_that_asks(tmp_path: Path, run: Run) -> None:
-    for minor in [11, 12, 13]:
-        program(tmp_path / "bin" / f"python3.{minor}", f"echo CPython 3 {minor} 99 /{minor}")
-    expected = [f"/{minor}" for minor in [11, 12, 13] if (3, minor) != sys.version_info[:2]]
-    assert pythons(run, tmp_path / "bin", pyenv=tmp_path, options=("--others",)) == expected

@@ -42,7 +42,7 @@ from esockd_core import (
     plan_options,
 )
 from esockd_core.handlers import ForwardHandler, echo
-from esockd_core.workers import WorkerListener, Workers
+from esockd_core.workers import SharedControl, WorkerListener, Workers
 from esockd_ratelimit import TokenBucket
 
 
@@ -145,7 +145,12 @@ async def a_remote_listener_is_a_control() -> None:
 async def workers_are_controlled_as_one_program() -> None:
     listener = WorkerListener(name="echo", address=5000, handler="app:handle", options=ListenerOptions(max_age=60))
     async with Workers([listener], count=2, loop="uvloop") as workers, ControlServer(workers, "edge"):
-        assert_type(workers.listeners(), tuple[ListenerControl, ...])
+        assert_type(workers.listeners(), tuple[SharedControl, ...])
+        assert_type(await workers.open(listener, suspended=True), SharedControl)
+        assert_type(await workers.change(listener), tuple[OptionPlan, ...])
+        with workers.staying():
+            control: ListenerControl = workers.listeners()[0]
+            await control.close()
         assert_type(workers.workers(), tuple[WorkerStatus, ...])
         assert_type(workers.count, int)
         await workers.restart()

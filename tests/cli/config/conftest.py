@@ -1,16 +1,21 @@
-"""`esockd run` with a file that a test writes and writes again."""
+"""`esockd check` and `esockd run` with a file that a test writes, and writes again."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
-from tests.cli.running import Answer, Instance
+from tests.cli.running import Answer, Instance, run_esockd
+from tests.patience import PATIENCE_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
+
+Check: TypeAlias = Callable[..., Answer]
 
 ECHO = '[listeners.echo]\nhandler = "echo"\nlisten = "127.0.0.1:0"\n'
 
@@ -52,6 +57,14 @@ class Running(Instance):
         return int(self.run("stats", "--json").json["instance"]["open_files"])
 
 
+def until(is_so: Callable[[], bool]) -> None:
+    """Return once it is so."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     """Start instances that do not outlive the test."""
@@ -64,3 +77,15 @@ def run(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     yield start
     for instance in started:
         instance.__exit__(None, None, None)
+
+
+@pytest.fixture
+def check(tmp_path: Path) -> Check:
+    """Check a text as a file, from another folder."""
+
+    def run(text: str | bytes, *arguments: str, **environment: str) -> Answer:
+        content = text.encode() if isinstance(text, str) else text
+        (tmp_path / "edge.toml").write_bytes(content)
+        return run_esockd("check", "edge.toml", *arguments, cwd=tmp_path, **environment)
+
+    return run

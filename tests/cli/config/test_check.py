@@ -10,52 +10,20 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-import trustme
-from tests.cli.running import ESOCKD, LIMIT_S, Answer
+from tests.cli.running import run_esockd
 
 from esockd_cli.config.example import example
 from esockd_cli.config.keys import LISTENER_KEYS, PATHS, PROGRAM_KEYS
 from esockd_cli.config.problems import BadConfig
 from esockd_cli.config.read import read_config
 from esockd_cli.config.schema import find_errors
-from esockd_cli.config.source import parse
 from esockd_core import OPTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.conftest import RequireTool
-
-Check = Any
-
-
-@pytest.fixture
-def check(tmp_path: Path) -> Callable[..., Answer]:
-    """Check a text as a file, from another folder."""
-
-    def run(text: str | bytes, *arguments: str, **environment: str) -> Answer:
-        content = text.encode() if isinstance(text, str) else text
-        (tmp_path / "edge.toml").write_bytes(content)
-        return run_esockd(tmp_path, "check", "edge.toml", *arguments, **environment)
-
-    return run
-
-
-def run_esockd(folder: Path, *arguments: str, **environment: str) -> Answer:
-    done = subprocess.run(
-        [ESOCKD, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-        cwd=folder,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment},
-    )
-    return Answer(done.returncode, done.stdout, done.stderr)
-
+    from tests.cli.config.conftest import Check
 
 ECHO = '[listeners.echo]\nhandler = "echo"\nlisten = 0\n'
 
@@ -69,14 +37,6 @@ def test_a_valid_file_is_status_0_and_one_line(check: Check) -> None:
 def test_an_unknown_key_is_named_with_its_line_and_with_what_was_meant(check: Check) -> None:
     problem = 'error: edge.toml:4: unknown key "max_conections". Did you mean "max_connections"?\n'
     assert check(f"{ECHO}max_conections = 5\n") == (1, "", problem)
-
-
-def test_workers_in_a_file_are_refused_with_the_reason(check: Check) -> None:
-    problem = (
-        'error: edge.toml:2: unknown key "workers". A file is served by one process: a reload may open listeners, and '
-        "workers keep to those that they began with. esockd open has --workers.\n"
-    )
-    assert check(f"[esockd]\nworkers = 2\n{ECHO}") == (1, "", problem)
 
 
 WRONG = """\
@@ -101,6 +61,7 @@ connect_timeout = "3s"
 [listeners."a b"]
 listen = 0
 """
+
 PROBLEMS = """\
 2: loop = "asnycio": it takes one of auto, asyncio, uvloop, trio. Did you mean "asyncio"?
 3: unknown key "max_connections". It belongs to a listener: [listeners.NAME].
@@ -162,43 +123,6 @@ def test_a_file_that_is_no_configuration_is_refused(check: Check, text: str | by
     assert (status, out) == (1, "")
     assert err.startswith(f"error: {problem}")
     assert err.count("\n") == 1
-
-
-def test_a_file_that_is_missing_or_a_folder_says_so(tmp_path: Path) -> None:
-    missing = "error: no.toml: no such file or directory. Write one: esockd config example > no.toml\n"
-    assert run_esockd(tmp_path, "check", "no.toml") == (1, "", missing)
-    assert run_esockd(tmp_path, "check", ".") == (1, "", "error: .: is a directory. Name the file in it.\n")
-
-
-@pytest.mark.parametrize("command", ["check", "run"])
-def test_a_file_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, command: str) -> None:
-    os.mkfifo(tmp_path / "edge.toml")
-    status, out, err = run_esockd(tmp_path, command, "edge.toml")
-    assert status != 0
-    assert (out, err) == ("", "error: edge.toml: it is a pipe or a device, not a file.\n")
-
-
-def test_no_file_that_a_configuration_names_is_waited_for(check: Check, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    static = ECHO.replace('"echo"', '"static:@pipe"')
-    status, _, err = check(static)
-    assert (status, "it is a pipe or a device, not a file." in err) == (1, True), err
-    upstream = ECHO.replace('"echo"', '"forward:tls://127.0.0.1:1"') + 'upstream_ca = "pipe"\n'
-    status, _, err = check(upstream)
-    assert (status, "pipe" in err) == (1, True), err
-
-
-def test_a_file_that_may_not_be_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "edge.toml").symlink_to("edge.toml")
-    problem = "error: edge.toml: too many levels of symbolic links.\n"
-    assert run_esockd(tmp_path, "check", "edge.toml") == (1, "", problem)
-
-    def refuse(path: str, max_bytes: int) -> None:  # root may read everything
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr("esockd_cli.config.source.read_regular_file", refuse)
-    with pytest.raises(BadConfig, match=r"edge\.toml: permission denied\."):
-        parse(str(tmp_path / "edge.toml"))
 
 
 def test_a_problem_has_no_line_where_none_can_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,10 +230,10 @@ def test_every_option_that_can_be_written_has_a_key_and_no_two_have_the_same() -
 
 
 def test_the_example_is_valid_and_has_every_key_commented(tmp_path: Path) -> None:
-    status, out, err = run_esockd(tmp_path, "config", "example")
+    status, out, err = run_esockd("config", "example", cwd=tmp_path)
     assert (status, err, out) == (0, "", example())
     (tmp_path / "edge.toml").write_text(out.replace("5000", "0"))
-    assert run_esockd(tmp_path, "check", "edge.toml", "--bind").status == 0
+    assert run_esockd("check", "edge.toml", "--bind", cwd=tmp_path).status == 0
     data = tomllib.loads(re.sub(r"^# ([a-z_]+ = )", r"\1", out, flags=re.MULTILINE))
     assert find_errors(data, tmp_path) == []
     assert data["esockd"].keys() == PROGRAM_KEYS.keys()
@@ -333,62 +257,6 @@ def test_bind_names_whoever_has_a_port_already(check: Check) -> None:
     assert f"pid {os.getpid()}" in err
 
 
-SECRET = "correct-horse-battery"
-
-
-def test_a_password_comes_from_a_file_or_the_environment_and_is_never_shown(
-    check: Check, tmp_path: Path, require_tool: RequireTool
-) -> None:
-    certificate = trustme.CA().issue_cert("localhost")
-    certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
-    (tmp_path / "plain.pem").write_bytes(certificate.private_key_pem.bytes())
-    openssl = require_tool("openssl")
-    encrypt = [openssl, "pkey", "-in", "plain.pem", "-aes256", "-passout", f"pass:{SECRET}", "-out", "key.pem"]
-    subprocess.run(encrypt, cwd=tmp_path, check=True, capture_output=True, timeout=LIMIT_S)
-    (tmp_path / "password").write_text(f"{SECRET}\n")
-    text = '[listeners.echo]\nhandler = "echo"\nlisten = "tls://127.0.0.1:0"\ncert = "cert.pem"\nkey = "key.pem"\n'
-    assert check(f'{text}key_password_file = "password"\n').status == 0
-    assert check(f'{text}key_password_env = "EDGE"\n', EDGE=SECRET).status == 0
-    assert check(text, ESOCKD_KEY_PASSWORD=SECRET).status == 0
-    answers = [
-        check(f'{text}key_password = "{SECRET}"\n', "-v"),
-        check(f'{text}tls_options.password = "{SECRET}"\n', "--json", "-v"),
-        check(f'{text}key_password_env = "EDGE"\n', "-v", EDGE=f"not {SECRET}"),
-        check(f'{text}key_password_env = "EDGE"\n', "-v"),
-        check(f'{text}key_password_file = "none"\n', "-v"),
-        check(text, "-v"),
-    ]
-    assert [answer.status for answer in answers] == [1] * len(answers)
-    assert SECRET not in str(answers)
-    assert answers[0].err == (
-        'error: edge.toml:6: unknown key "key_password". '
-        "Name the file of the password with key_password_file, or its variable with key_password_env.\n"
-    )
-    assert answers[3].err == "error: edge.toml:6: key_password_env: the environment has no EDGE.\n"
-
-
-def test_a_handler_that_cannot_be_imported_is_named_with_its_line(check: Check, tmp_path: Path) -> None:
-    (tmp_path / "app.py").write_text("import nothing_like_this\n")
-    (tmp_path / "apps").mkdir()
-    (tmp_path / "apps" / "here.py").write_text("async def handle(connection): ...\n")
-    text = '[listeners.a]\nlisten = 0\nhandler = "app:handle"\n'
-    problem = "error: edge.toml:3: cannot import \"app:handle\": app.py line 1: No module named 'nothing_like_this'\n"
-    assert check(text) == (1, "", problem)
-    assert check('[esockd]\napp_dir = "apps"\n' + text.replace("app:", "here:")).status == 0
-
-
-def test_files_are_found_from_the_folder_of_the_configuration(tmp_path: Path) -> None:
-    (tmp_path / "etc").mkdir()
-    (tmp_path / "etc" / "hello.txt").write_text("hello")
-    text = ECHO.replace('"echo"', '"static:@hello.txt"') + 'refuse_with = "static:@hello.txt"\n'
-    (tmp_path / "etc" / "edge.toml").write_text(text)
-    assert run_esockd(tmp_path, "check", "etc/edge.toml").status == 0
-    (tmp_path / "etc" / "hello.txt").unlink()
-    assert [line.split(": ")[1] for line in run_esockd(tmp_path, "check", "etc/edge.toml").err.splitlines()] == [
-        "etc/edge.toml:4"
-    ]
-
-
 def test_neither_check_nor_example_imports_what_renders() -> None:
     program = (
         "import sys, esockd_cli.commands.check, esockd_cli.config.read, esockd_cli.config.example; print(*sys.modules)"
@@ -399,8 +267,8 @@ def test_neither_check_nor_example_imports_what_renders() -> None:
 
 def test_the_shell_completes_the_commands_of_configurations(tmp_path: Path) -> None:
     assert {"run", "check", "config", "reload"} <= {
-        line.partition("\t")[0] for line in run_esockd(tmp_path, "__complete", "").out.splitlines()
+        line.partition("\t")[0] for line in run_esockd("__complete", "", cwd=tmp_path).out.splitlines()
     }
     for words, expected in {("config", ""): {"show", "example"}, ("reload", "--d"): {"--dry-run"}}.items():
-        offered = run_esockd(tmp_path, "__complete", *words).out.splitlines()
+        offered = run_esockd("__complete", *words, cwd=tmp_path).out.splitlines()
         assert expected <= {line.partition("\t")[0] for line in offered}

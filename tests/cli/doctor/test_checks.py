@@ -2,105 +2,24 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import re
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import trustme
+from tests.cli.doctor.machines import CLOCKS, NETSTAT, PROCESS, SNMP, SOCKSTAT, STATUS, listener, see, write
 
-from esockd_cli.doctor.certificates import NotACertificate, read_validities
 from esockd_cli.doctor.checks import CHECKS, examine
 from esockd_cli.doctor.findings import Finding, NotSeen
-from esockd_cli.doctor.machine import Machine
-from esockd_cli.doctor.patient import Patient, Process, Subject
+from esockd_cli.doctor.patient import Patient
 from esockd_cli.doctor.python import look_at_event_loop, look_at_python
-from esockd_core import OPTIONS, parse_address
+
+if TYPE_CHECKING:
+    from esockd_cli.doctor.machine import Machine
 
 ROOT = Path(__file__).resolve().parents[3]
-NETSTAT = "TcpExt: SyncookiesSent ListenOverflows ListenDrops\nTcpExt: 0 {} {}\nIpExt: InOctets\nIpExt: 5\n"
-SNMP = "Ip: Forwarding\nIp: 1\nUdp: InDatagrams RcvbufErrors\nUdp: 7 {}\nUdpLite: InDatagrams\nUdpLite: 0\n"
-SOCKSTAT = "sockets: used 27\nTCP: inuse 2 orphan 0 tw 7 alloc 10 mem {}\nUDP: inuse 0 mem 174\n"
-STATUS = "Name:\tesockd\nUid:\t0\t{}\t0\t0\nGid:\t0\t0\t0\t0\n"
-CLOCKS = "sys/devices/system/clocksource/clocksource0"
-HEALTHY = {
-    "proc/net/netstat": NETSTAT.format(0, 0),
-    "proc/net/snmp": SNMP.format(0),
-    "proc/net/sockstat": SOCKSTAT.format(10),
-    "proc/sys/net/ipv4/tcp_mem": "1000\t2000\t3000\n",
-    "proc/sys/net/ipv4/ip_local_port_range": "32768\t60999\n",
-    "proc/sys/net/ipv4/ip_local_reserved_ports": "\n",
-    "proc/sys/net/core/somaxconn": "4096\n",
-    "proc/sys/net/core/rmem_max": "212992\n",
-    "proc/sys/net/core/wmem_max": "212992\n",
-    "proc/sys/net/netfilter/nf_conntrack_max": "1000\n",
-    "proc/sys/net/netfilter/nf_conntrack_count": "10\n",
-    "proc/meminfo": "MemTotal:       8388608 kB\nMemFree:  1 kB\n",
-    "proc/self/cgroup": "0::/\n",
-    "proc/812/cgroup": "0::/system.slice/edge.service\n",
-    "proc/812/status": STATUS.format(33),
-    f"{CLOCKS}/current_clocksource": "tsc\n",
-    f"{CLOCKS}/available_clocksource": "tsc hpet acpi_pm\n",
-}
-PROCESS = Process(
-    name="edge",
-    pid=812,
-    event_loop="uvloop",
-    processes=1,
-    open_file_limit=65_536,
-    collector={"collections": 9, "seconds": 0.01, "longest": 0.002, "elapsed": 100.0},
-)
-
-
-@pytest.fixture
-def well(tmp_path: Path) -> Machine:
-    """A machine that is well."""
-    machine = Machine(tmp_path)
-    for path, text in HEALTHY.items():
-        write(machine, path, text)
-    return machine
-
-
-def listener(address: str = "127.0.0.1:5000", process: Process = PROCESS, **options: Any) -> Subject:
-    """A listener with default options but for some, whose dots are written as two underscores."""
-    given = {name.replace("__", "."): value for name, value in options.items() if name not in FIELDS}
-    own = {name: value for name, value in options.items() if name in FIELDS}
-    defaults = {name: each.default for name, each in OPTIONS.items() if each.group.partition(".")[0] in GROUPS}
-    base = Subject(
-        process=process,
-        name="echo of edge",
-        address=parse_address(address),
-        options=defaults | {"proxy_protocol.policy": None} | given,
-        is_forwarder=False,
-        upstreams=None,
-        folder=Path(),
-        change=lambda name, value: f"set {name}={value}",
-        remove_rule=lambda rule: f"remove {rule}",
-    )
-    return replace(base, **own)
-
-
-GROUPS = {"", "tcp", "udp"}
-FIELDS = {"is_forwarder", "upstreams", "folder"}
-
-
-def see(check: str, machine: Machine, *listeners: Subject, process: Process = PROCESS) -> list[Finding | NotSeen]:
-    """What one check says."""
-    patient = Patient(now=time.time(), machine=machine, processes=(process,), listeners=listeners)
-    return [each.what for each in examine(patient, [each for each in CHECKS if each.name == check])]
-
-
-def write(machine: Machine, path: str, text: str | None) -> None:
-    """Change a file of the machine, or take it away."""
-    file = machine.root / path
-    if text is None:
-        file.unlink()
-    else:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
 
 
 def test_nothing_is_found_about_a_machine_and_a_listener_that_are_well(well: Machine) -> None:
@@ -290,106 +209,6 @@ def test_time_in_the_collector_is_found(well: Machine) -> None:
     assert len(see("collector", well, process=replace(PROCESS, collector=often))) == 1
     (missed,) = see("collector", well, process=replace(PROCESS, collector=None))
     assert isinstance(missed, NotSeen)
-
-
-def certificate(folder: Path, days: float, begun: float = 400) -> Path:
-    """A file with a certificate that expires in so many days, and begun so many ago."""
-    now = dt.datetime.now(dt.UTC)
-    issued = trustme.CA().issue_cert(
-        "edge.example",
-        not_before=now - dt.timedelta(days=begun),
-        not_after=now + dt.timedelta(days=days),
-    )
-    file = folder / f"{days}.pem"
-    issued.private_key_and_cert_chain_pem.write_to_path(file)
-    return file
-
-
-@pytest.mark.parametrize(
-    ("days", "begun", "level", "seen"),
-    [
-        (29.5, 400, "warning", "expires in 29 days"),
-        (-2, 400, "error", "has expired on"),
-        (90, -2, "error", "is not valid before"),
-        (31, 400, None, ""),
-        (12_000, 400, None, ""),  # beyond 2049 a certificate has another form of time
-    ],
-)
-def test_certificates_are_found_before_they_expire(
-    well: Machine, tmp_path: Path, days: float, begun: float, level: str | None, seen: str
-) -> None:
-    file = certificate(tmp_path, days, begun)
-    by_name = {"other.example": {"certfile": file.name, "keyfile": None}}
-    for options in ({"tls__certfile": str(file)}, {"dtls__certfile": file.name}, {"tls__sni": by_name}):
-        found = see("certificates", well, listener("tls://127.0.0.1:5000", folder=tmp_path, **options))
-        assert [each.level for each in found if isinstance(each, Finding)] == ([level] if level else [])
-        for each in found:
-            assert isinstance(each, Finding)
-            assert seen in each.seen
-            assert each.mend == "renew it, then: kill -HUP 812"
-
-
-def test_a_certificate_that_cannot_be_read_is_told(well: Machine, tmp_path: Path) -> None:
-    (tmp_path / "empty.pem").write_text("nothing")
-    for file, reason in (("gone.pem", "no such file"), ("empty.pem", "no certificate in PEM form")):
-        (missed,) = see("certificates", well, listener(tls__certfile=str(tmp_path / file)))
-        assert isinstance(missed, NotSeen)
-        assert reason in missed.reason
-
-
-def test_what_is_no_certificate_is_refused_whatever_it_is(tmp_path: Path) -> None:
-    good = certificate(tmp_path, 90).read_text()
-    assert len(read_validities(good)) == 1
-    body = "".join(good.partition("-----BEGIN CERTIFICATE-----")[2].split())
-    for text in ("AAAA", "MA==", "MIIB", body[:80], f"{body[:200]}AAAA", "////" * 20):
-        with pytest.raises(NotACertificate):
-            read_validities(f"-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
-
-
-def test_rules_that_can_never_decide_are_found(well: Machine) -> None:
-    rules = ("deny 10.0.0.0/8", "allow 10.1.0.0/16", "deny all")
-    (found,) = see("rules", well, listener(access_rules=rules))
-    assert isinstance(found, Finding)
-    assert (found.level, found.mend) == ("warning", "remove allow 10.1.0.0/16")
-    assert '"deny 10.0.0.0/8"' in found.seen
-    assert see("rules", well, listener(access_rules=rules[::2])) == []
-
-
-def test_many_rules_that_can_never_decide_are_a_few_findings(well: Machine) -> None:
-    rules = ("deny all", *(f"allow 10.{number}.0.0/16" for number in range(9)))
-    found = see("rules", well, listener(access_rules=rules))
-    assert len(found) == 5
-    assert isinstance(found[-1], Finding)
-    assert "(and 4 more rules)" in found[-1].seen
-
-
-def test_rules_that_only_allow_are_an_error(well: Machine) -> None:
-    (found,) = see("rules", well, listener(access_rules=("allow 10.0.0.0/8",)))
-    assert isinstance(found, Finding)
-    assert (found.level, found.mend) == ("error", "set access_rules=allow 10.0.0.0/8,deny all")
-
-
-@pytest.mark.parametrize(
-    ("address", "trusted", "count"),
-    [("*:5000", None, 1), ("192.0.2.1:5000", None, 1), ("127.0.0.1:5000", None, 0), ("*:5000", ("192.0.2.7",), 0)],
-)
-def test_a_public_listener_must_not_believe_every_proxy(well: Machine, address: str, trusted: Any, count: int) -> None:
-    each = listener(address, proxy_protocol__policy="require", proxy_protocol__trusted=trusted)
-    found = see("proxy-trust", well, each)
-    assert [one.level for one in found if isinstance(one, Finding)] == ["error"] * count
-
-
-def test_old_versions_of_tls_are_found(well: Machine) -> None:
-    (found,) = see("tls-version", well, listener(tls__minimum_version="1.1"))
-    assert isinstance(found, Finding)
-    assert found.mend == "set tls.minimum_version=1.2"
-    assert see("tls-version", well, listener(tls__minimum_version="1.3")) == []
-
-
-def test_something_must_end_the_connections_of_clients_that_vanished(well: Machine) -> None:
-    assert len(see("keepalive", well, listener(tcp__keepalive=False))) == 1
-    assert see("keepalive", well, listener(tcp__keepalive=False, idle_timeout=60.0)) == []
-    assert see("keepalive", well, listener("udp://127.0.0.1:5000", tcp__keepalive=False)) == []
 
 
 def test_an_untested_python_and_slow_modes_are_found() -> None:

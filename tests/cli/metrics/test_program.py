@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.cli.conftest import RunEsockd
+
 pytestmark = pytest.mark.timeout(240)
 
 
@@ -84,13 +86,13 @@ def test_metrics_of_a_configuration_are_served_where_it_says(tmp_path: Path) -> 
         assert "without TLS" in wrong.err
 
 
-def test_an_address_that_cannot_be_opened_is_told_before_anybody_is_served(start: Callable[..., Any]) -> None:
+def test_an_address_that_cannot_be_opened_is_told_before_anybody_is_served(esockd: RunEsockd) -> None:
     with Instance("echo", "127.0.0.1:0") as other:
         port = other.read_port()
-        status, out, err = start("open", "echo", "127.0.0.1:0", "--metrics", f"127.0.0.1:{port}").finish()
+        status, out, err = esockd("open", "echo", "127.0.0.1:0", "--metrics", f"127.0.0.1:{port}")
         assert (status, out) == (3, "")
         assert f"127.0.0.1:{port} is already in use" in err
-        status, _, err = start("open", "echo", "127.0.0.1:0", "--metrics", "udp://9100").finish()
+        status, _, err = esockd("open", "echo", "127.0.0.1:0", "--metrics", "udp://9100")
         assert status == 2
         assert err.startswith("error: --metrics udp://9100: ")
 

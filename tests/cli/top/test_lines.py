@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from tests.cli.top.scene import DATAGRAM_PLANS, make_frame
@@ -12,8 +12,9 @@ from esockd_cli.top.frame import Lost
 from esockd_cli.top.recording import Recorder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
+
+    from tests.cli.conftest import RunEsockd
 
 
 @pytest.fixture
@@ -31,8 +32,8 @@ def _utc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "UTC")
 
 
-def test_a_pipe_gets_lines_with_a_head_every_twenty(start: Callable[..., Any], recording: str) -> None:
-    status, out, err = start("top", "--replay", recording).finish()
+def test_a_pipe_gets_lines_with_a_head_every_twenty(esockd: RunEsockd, recording: str) -> None:
+    status, out, err = esockd("top", "--replay", recording)
     lines = out.splitlines()
     assert (status, err) == (0, "")
     assert [index for index, line in enumerate(lines) if line.startswith("TIME")] == [0, 21, 42]
@@ -43,27 +44,27 @@ def test_a_pipe_gets_lines_with_a_head_every_twenty(start: Callable[..., Any], r
     assert {len(line) for line in lines[:-1]} == {len(lines[0])}
 
 
-def test_lines_and_scripts_get_datagrams_and_drops_by_cause(start: Callable[..., Any], tmp_path: Path) -> None:
+def test_lines_and_scripts_get_datagrams_and_drops_by_cause(esockd: RunEsockd, tmp_path: Path) -> None:
     file = tmp_path / "datagrams.jsonl"
     recorder = Recorder(file)
-    for second in range(2):
-        recorder.add(make_frame(second, DATAGRAM_PLANS))
+    for number in range(2):
+        recorder.add(make_frame(number, DATAGRAM_PLANS))
     recorder.close()
-    _, out, _ = start("top", "--replay", str(file)).finish()
+    _, out, _ = esockd("top", "--replay", str(file))
     head, first, second = out.splitlines()
     assert head.endswith("DGRAMS IN/S  DGRAMS OUT/S  DROPS/S")
     assert first.split()[-3:] == ["-", "-", "-"]
     assert second.split()[-3:] == ["5,139", "4,568", "20"]
     assert len(head) == len(first) == len(second)
-    _, out, _ = start("top", "--replay", str(file), "--json").finish()
+    _, out, _ = esockd("top", "--replay", str(file), "--json")
     dns = json.loads(out.splitlines()[1])["listeners"][0]
     assert dns["rates"]["datagrams_in"] > dns["rates"]["datagrams_out"] > 0
     assert set(dns["rates"]["dropped"]) == {"queue_full", "kernel_overflow", "packet_rate", "unread"}
     assert dns["stats"]["datagrams_unsent"] == {"EPERM": dns["stats"]["datagrams_unsent"]["EPERM"]}
 
 
-def test_scripts_get_every_counter_of_every_listener(start: Callable[..., Any], recording: str) -> None:
-    status, out, _ = start("top", "--replay", recording, "--json").finish()
+def test_scripts_get_every_counter_of_every_listener(esockd: RunEsockd, recording: str) -> None:
+    status, out, _ = esockd("top", "--replay", recording, "--json")
     lines = [json.loads(line) for line in out.splitlines()]
     assert status == 0
     assert len(lines) == 42
@@ -77,14 +78,14 @@ def test_scripts_get_every_counter_of_every_listener(start: Callable[..., Any], 
     assert lines[-1]["event"] == "lost"
 
 
-def test_a_file_that_is_no_recording_is_an_error_of_one_line(start: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_file_that_is_no_recording_is_an_error_of_one_line(esockd: RunEsockd, tmp_path: Path) -> None:
     (tmp_path / "other").write_text("hello\n")
-    status, out, err = start("top", "--replay", "other").finish()
+    status, out, err = esockd("top", "--replay", "other")
     assert (status, out) == (1, "")
     assert err == "error: other is no recording that this version reads. Make one: esockd top --record FILE\n"
 
 
-def test_help_names_the_options(start: Callable[..., Any]) -> None:
-    status, out, _ = start("top", "--help").finish()
+def test_help_names_the_options(esockd: RunEsockd) -> None:
+    status, out, _ = esockd("top", "--help")
     assert status == 0
     assert "--replay" in out

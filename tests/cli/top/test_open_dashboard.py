@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from tests.cli.top.terminals import Tmux, children, is_alive, until
@@ -17,9 +17,10 @@ from tests.cli.top.terminals import Tmux, children, is_alive, until
 from esockd_cli._dashboard import HELD, _held_back
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.cli.conftest import RunEsockd
     from tests.conftest import RequireTool
 
 
@@ -90,8 +91,8 @@ def test_ctrl_z_and_fg_stop_and_continue_both(both: Tmux) -> None:
     both.wait_for("0 accepted")
 
 
-def test_without_a_terminal_or_a_control_socket_there_is_no_dashboard(start: Callable[..., Any]) -> None:
-    status, _, err = start("open", "echo", "127.0.0.1:0", "--dashboard").finish()
+def test_without_a_terminal_or_a_control_socket_there_is_no_dashboard(esockd: RunEsockd) -> None:
+    status, _, err = esockd("open", "echo", "127.0.0.1:0", "--dashboard")
     assert (status, err) == (2, "error: --dashboard needs a terminal, and --json leaves none.\n")
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from tests.cli.conftest import RunEsockd
     from tests.conftest import RequireTool
 
 PROGRAM = textwrap.dedent("""
@@ -83,16 +84,16 @@ def tmux(require_tool: RequireTool, tmp_path: Path, run: Callable[..., Program])
     terminal.close()
 
 
-def test_a_pipe_gets_as_many_lines_as_asked_for(start: Callable[..., Any], run: Callable[..., Program]) -> None:
+def test_a_pipe_gets_as_many_lines_as_asked_for(esockd: RunEsockd, run: Callable[..., Program]) -> None:
     with run().connect():
-        status, out, err = start("top", "-n", "0.1", "-c", "3").finish()
+        status, out, err = esockd("top", "-n", "0.1", "-c", "3")
     assert (status, err) == (0, "")
     assert [line.split()[1] for line in out.splitlines()] == ["CONNECTIONS", "1", "1", "1"]
 
 
-def test_a_script_gets_json(start: Callable[..., Any], run: Callable[..., Program]) -> None:
+def test_a_script_gets_json(esockd: RunEsockd, run: Callable[..., Program]) -> None:
     run()
-    status, out, _ = start("top", "echo", "-i", "edge", "-n", "0.1", "-c", "2", "--json").finish()
+    status, out, _ = esockd("top", "echo", "-i", "edge", "-n", "0.1", "-c", "2", "--json")
     first, second = map(json.loads, out.splitlines())
     assert status == 0
     assert first["instance"]["name"] == "edge"
@@ -118,46 +119,46 @@ def test_ctrl_c_ends_the_lines(start: Callable[..., Any], run: Callable[..., Pro
     assert (status, err) == (130, "")
 
 
-def test_without_an_instance_it_says_where_it_looked(start: Callable[..., Any], run: Callable[..., Program]) -> None:
-    status, out, err = start("top").finish()
+def test_without_an_instance_it_says_where_it_looked(esockd: RunEsockd, run: Callable[..., Program]) -> None:
+    status, out, err = esockd("top")
     assert (status, out) == (4, "")
     folder = os.environ["ESOCKD_RUNTIME_DIR"]
     assert err == f"error: no running esockd instance (looked in {folder}). Start one: esockd open echo 5000\n"
 
 
-def test_an_instance_that_does_not_run_is_named(start: Callable[..., Any], run: Callable[..., Program]) -> None:
+def test_an_instance_that_does_not_run_is_named(esockd: RunEsockd, run: Callable[..., Program]) -> None:
     program = run("old")
-    assert start("top", "-i", "edge").finish()[0] == 4
+    assert esockd("top", "-i", "edge")[0] == 4
     program.kill()
-    status, _, err = start("top", "-i", "old").finish()
+    status, _, err = esockd("top", "-i", "old")
     assert status == 4
     assert "its program has ended. Start one: esockd open echo 5000" in err
 
 
-def test_of_several_instances_one_is_to_be_chosen(start: Callable[..., Any], run: Callable[..., Program]) -> None:
+def test_of_several_instances_one_is_to_be_chosen(esockd: RunEsockd, run: Callable[..., Program]) -> None:
     run("edge")
     gone = run("gone")
     run("inner")
     gone.kill()
-    status, _, err = start("top").finish()
+    status, _, err = esockd("top")
     assert (status, err) == (2, "error: 2 instances run: edge, inner. Choose one: -i edge\n")
     gone = run("gone")
-    assert start("top", "-i", "inner", "-c", "1").finish()[0] == 0
+    assert esockd("top", "-i", "inner", "-c", "1")[0] == 0
 
 
-def test_recording_and_replaying_exclude_each_other(start: Callable[..., Any], tmp_path: Path) -> None:
-    status, _, err = start("top", "--record", "a", "--replay", "b").finish()
+def test_recording_and_replaying_exclude_each_other(esockd: RunEsockd, tmp_path: Path) -> None:
+    status, _, err = esockd("top", "--record", "a", "--replay", "b")
     assert (status, err) == (2, "error: --record and --replay exclude each other.\n")
 
 
 def test_what_a_script_saw_is_recorded_and_replayed(
-    start: Callable[..., Any], run: Callable[..., Program], tmp_path: Path
+    esockd: RunEsockd, run: Callable[..., Program], tmp_path: Path
 ) -> None:
     run()
-    _, seen, _ = start("top", "-n", "0.1", "-c", "3", "--record", "incident").finish()
-    status, replayed, _ = start("top", "--replay", "incident").finish()
+    _, seen, _ = esockd("top", "-n", "0.1", "-c", "3", "--record", "incident")
+    status, replayed, _ = esockd("top", "--replay", "incident")
     assert (status, replayed) == (0, seen)
-    status, _, err = start("top", "--record", "incident").finish()
+    status, _, err = esockd("top", "--record", "incident")
     assert (status, err) == (1, "error: incident exists already. Record to a new file.\n")
 
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.core.conftest import open_by_source
 
 from esockd_cidr import AccessList
 from esockd_core import ListenerOptions, Refused, merge_options, parse_address
 from esockd_core._admission.admission import Admission
 from esockd_core._admission.rules import RulesInFront
 from esockd_core._admission.shadow import EXAMPLES, Shadow
+from esockd_core._admission.sources import Sources
 from esockd_core._connection.entrance import EntranceRefused, plan_entrance
 from esockd_core._connection.site import Site
 from esockd_core._stats.counters import Counters
 from esockd_core._stats.log import ListenerLog
 from esockd_core.handlers import echo
-from esockd_ratelimit import KeyedTokenBucket, TokenBucket
+from esockd_ratelimit import TokenBucket
 from esockd_ratelimit.testing import FakeClock
 
 if TYPE_CHECKING:
@@ -60,12 +62,13 @@ class Place:
         self.site.entrance = plan_entrance(parse_address("127.0.0.1:0"), self.options)
         self.admission = Admission(self.options, self.access, self.site.waiting, self.counters, log)
         self.admission.limiter = TokenBucket("1000/s", clock=self.clock)
-        self.admission.source_limiter = KeyedTokenBucket("1000/s", clock=self.clock)
+        self.admission.sources = Sources(self.clock)
+        self.admission.configure(self.options)
         self.site.judge, self.site.registry.release = self.admission, self.admission.release
 
     def arrive(self, number: int, peer: str, source: str) -> None:
         client = Client((peer, number), (peer, number))
-        if not self.site.judge.admits(client):
+        if not self.site.judge.admits(client, client.socket_peername):
             return
         self.clients[number] = client
         if self.site.entrance is None:
@@ -202,10 +205,30 @@ def test_a_rehearsal_counts_what_the_changed_listener_refuses(
     assert dict(shadow.refused) == dict(shadow.newly_refused) == changed.refused()
     assert watched.refused() == {}
     assert shadow._changed.open_count == changed.admission.open_count
-    assert shadow._changed.open_by_source == changed.admission.open_by_source
+    if changed.admission.max_per_source is not None:
+        assert open_by_source(shadow._changed) == open_by_source(changed.admission)
     assert len(shadow.examples) <= EXAMPLES * len(changed.refused())
     for number in list(watched.clients):
         watched.leave(number)
     assert shadow._changed.open_count == watched.admission.open_count == 0
-    assert shadow._changed.open_by_source == {}
+    assert open_by_source(shadow._changed) == {}
     assert (shadow._absent, shadow._sources, shadow._overheard.left_out) == ({}, {}, set())
+
+
+def test_the_rules_in_front_are_asked_once_about_a_host_that_the_listener_refuses_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    both, asked = Both(proxied=False), list[str]()
+    both.watched.admission.configure(replace(both.options, max_connections=1))
+    shadow, allows = both.rehearse(["deny 192.0.2.0/24"], {}), AccessList.allows
+
+    def asking(rules: AccessList, host: str) -> bool:
+        if rules is shadow._denials:
+            asked.append(host)
+        return allows(rules, host)
+
+    monkeypatch.setattr(AccessList, "allows", asking)
+    for number, host in enumerate(["198.51.100.1", "192.0.2.1", "192.0.2.1", "198.51.100.1", "192.0.2.1"]):
+        both.watched.arrive(number, host, host)
+    assert asked == ["198.51.100.1", "192.0.2.1"]
+    assert (shadow.refused, shadow.newly_admitted) == ({"closed_forbidden": 3}, {"closed_max_limit": 1})

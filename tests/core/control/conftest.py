@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import pytest
 from tests.core.conftest import answer, connect, rest
 
-from esockd_core import ControlClient, ControlServer, Listener, ListenerControl
+from esockd_core import ControlClient, ControlServer, Listener, ListenerControl, RehearsalReport
 
 if TYPE_CHECKING:
     import socket
@@ -49,3 +49,10 @@ async def ids(control: ListenerControl, network: str | None = None) -> list[int]
 async def refused(client: socket.socket) -> None:
     with suppress(ConnectionError):
         assert await rest(client) == b""
+
+
+async def report(control: ListenerControl) -> RehearsalReport:
+    """The rehearsal that there is."""
+    found = await control.get_rehearsal()
+    assert found is not None
+    return found

@@ -13,7 +13,7 @@ from tests.ports import steady_port
 
 from esockd_core import Handler, UdpOptions, open_listener
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("way")]
 
 
 @pytest.mark.parametrize("handler", [echo, Echo()], ids=["coroutine", "callback"])

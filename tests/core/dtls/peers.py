@@ -171,6 +171,11 @@ def shake(server: Server, client: Client) -> DtlsSession:
     return server.session
 
 
+def echo(server: Server, client: Client, message: bytes) -> list[bytes]:
+    """What comes back for a message."""
+    return [answer for datagram in server.feed(client.write(message)) for answer in client.feed(datagram)]
+
+
 @dataclass
 class Network:
     """A network that loses, doubles and reorders datagrams, always in the same way for a seed."""

@@ -11,6 +11,7 @@ import anyio
 import pytest
 from tests.core.conftest import connect, until
 from tests.core.forwarding.peers import LARGE, RESET_AT_CLOSE, connected, forwarding, read_all, reset, take, upstream
+from tests.patience import PATIENCE_S
 
 from esockd_core.handlers import ForwardHandler
 
@@ -90,7 +91,7 @@ class Side:
         self._end = chance.choice(("finish", "finish", "vanish", "reset"))
 
     async def talk(self, raw: socket.socket) -> None:
-        with raw, anyio.move_on_after(0.5):
+        with raw, anyio.fail_after(PATIENCE_S):
             raw.setblocking(False)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._read, raw)

@@ -159,9 +159,9 @@ PROGRAM = textwrap.dedent("""
 
 
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
-@pytest.mark.parametrize("backend", ["asyncio", "uvloop", "trio"])
-def test_a_signal_ends_a_server_as_leaving_its_block_does(backend: str, number: str) -> None:
-    with program(backend) as running:
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop", "trio"])
+def test_a_signal_ends_a_server_as_leaving_its_block_does(loop: str, number: str) -> None:
+    with program(loop) as running:
         assert lines(running, 1) == ["ready"]
         running.send_signal(signal.Signals[number])
         output, errors = running.communicate(timeout=PATIENCE_S)
@@ -169,9 +169,9 @@ def test_a_signal_ends_a_server_as_leaving_its_block_does(backend: str, number: 
     assert (errors, running.returncode) == ("", 0)
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "uvloop", "trio"])
-def test_a_second_signal_does_not_wait_for_handlers(backend: str) -> None:
-    with program(backend, "stubborn") as running:
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop", "trio"])
+def test_a_second_signal_does_not_wait_for_handlers(loop: str) -> None:
+    with program(loop, "stubborn") as running:
         assert lines(running, 1) == ["ready"]
         running.terminate()
         assert lines(running, 1) == ["draining"]

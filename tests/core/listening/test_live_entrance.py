@@ -9,7 +9,7 @@ import anyio
 import pytest
 import trustme
 from anyio.streams.tls import TLSAttribute, TLSStream
-from tests.core.conftest import HEADER, connect_stream, echo, until
+from tests.core.conftest import HEADER, connect_stream, echo, open_by_source, until
 from tests.core.listening.conftest import ask, is_refused
 
 from esockd_core import InvalidOption, Listener, StreamConnection, TlsOptions, open_listener
@@ -47,7 +47,7 @@ async def test_proxy_headers_can_be_switched_on_and_off(handler: Handler, limit:
             async with await connect_stream(listener, "127.0.0.3") as third:
                 assert await third.receive() == b"127.0.0.3"
             assert await ask(first) == b"hello"
-        assert listener._admission.open_by_source == {}
+        assert open_by_source(listener._admission) == {}
         assert listener.stats().current_connections == 0
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from tests.core.conftest import HEADER, connect_stream, echo, until
+from tests.core.conftest import HEADER, connect_stream, echo, open_by_source, until
 from tests.core.listening.conftest import ask, is_refused
 
 from esockd_core import open_listener
@@ -71,18 +71,17 @@ async def test_a_bucket_keeps_its_state_when_other_options_or_its_rate_change() 
         "echo", "127.0.0.1:0", echo, max_conn_rate="1/h", max_conn_rate_per_source="1/h"
     ) as listener:
         admission = listener._admission
-        common, by_source = admission.limiter, admission.source_limiter
+        common, sources = admission.limiter, admission.sources
         assert common is not None
-        assert by_source is not None
         assert common.try_acquire()
-        assert by_source.try_acquire("192.0.2.1")
+        assert sources.spend("192.0.2.1")
         await listener.set_options(max_connections=5)
         await listener.set_options(max_conn_rate="2/h", max_conn_rate_per_source="2/h")
-        assert (admission.limiter, admission.source_limiter) == (common, by_source)
+        assert admission.limiter is common
         assert not common.try_acquire()
-        assert not by_source.try_acquire("192.0.2.1")
+        assert not sources.spend("192.0.2.1")
         await listener.set_options(max_conn_rate_per_source=None)
-        assert admission.source_limiter is None
+        assert sources.spend("192.0.2.1")
 
 
 async def test_a_programs_own_limiter_is_taken_and_left_as_it_is() -> None:
@@ -133,7 +132,7 @@ async def test_a_limit_for_one_source_counts_who_was_open_before_it() -> None:
                 assert await ask(other) == b"hello"
             await first.aclose()
             await until(lambda: not listener.connections)
-            assert listener._admission.open_by_source == {}
+            assert open_by_source(listener._admission) == {}
             async with await connect_stream(listener) as third:
                 assert await ask(third) == b"hello"
 
@@ -148,9 +147,9 @@ async def test_the_limit_for_one_source_can_be_lifted_and_set_again_with_exact_c
                 async with await connect_stream(listener) as third:
                     await ask(third)
                     await listener.set_options(max_connections_per_source=3)
-                    assert listener._admission.open_by_source == {"127.0.0.1": 3}
+                    assert open_by_source(listener._admission) == {"127.0.0.1": 3}
             await until(lambda: not listener.connections)
-            assert listener._admission.open_by_source == {}
+            assert open_by_source(listener._admission) == {}
 
 
 async def test_a_change_of_options_lets_no_source_past_its_limit() -> None:
@@ -167,5 +166,5 @@ async def test_a_change_of_options_lets_no_source_past_its_limit() -> None:
             assert await ask(first, HEADER + b"hello") == b"hello"
             await second.send(HEADER + b"hello")
             assert await is_refused(second)
-            assert listener._admission.open_by_source == {"192.0.2.7": 1}
-        assert listener._admission.open_by_source == {}
+            assert open_by_source(listener._admission) == {"192.0.2.7": 1}
+        assert open_by_source(listener._admission) == {}

@@ -67,9 +67,9 @@ async def test_stats_and_connections_follow_clients() -> None:
         assert listener.stats().shutdown_counts == {"normal": 2}
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "uvloop", "trio"])
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop", "trio"])
 @pytest.mark.parametrize(("style", "limit"), [("coroutine", 80), ("callback", 400)])
-def test_out_of_descriptors_nobody_is_dropped_and_nothing_spins(backend: str, style: str, limit: int) -> None:
+def test_out_of_descriptors_nobody_is_dropped_and_nothing_spins(loop: str, style: str, limit: int) -> None:
     """esockd's t_sys_limit, with the real limit: clients are in this process, descriptors run out in the other."""
     program = textwrap.dedent(f"""
         import json, resource, sys, time
@@ -102,8 +102,8 @@ def test_out_of_descriptors_nobody_is_dropped_and_nothing_spins(backend: str, st
                 await anyio.sleep(0.1)
                 print(listener.stats().accepted, flush=True)
 
-        anyio.run(main, backend={"trio" if backend == "trio" else "asyncio"!r},
-                  backend_options={{"use_uvloop": True}} if {backend!r} == "uvloop" else {{}})
+        anyio.run(main, backend={"trio" if loop == "trio" else "asyncio"!r},
+                  backend_options={{"use_uvloop": True}} if {loop!r} == "uvloop" else {{}})
     """)
     with subprocess.Popen([sys.executable, "-c", program], stdin=-1, stdout=-1, stderr=-1, text=True) as server:
         assert server.stdin is not None

@@ -77,6 +77,20 @@ async def test_counters_belong_to_the_name_and_survive_closing() -> None:
             assert listener.stats().accepted == number
 
 
+async def test_counters_of_the_listeners_that_closed_last_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("esockd_core._stats.counters.MOST_CLOSED", 2)
+
+    async with Server() as server:
+        accepted: list[int] = []
+        for name in ("first", "second", "first", "third", "second", "first"):
+            listener = await server.open(name, "127.0.0.1:0", echo)
+            with connect(listener) as client:
+                assert await answer(client) == b"hello"
+            await server.close(name)
+            accepted.append(listener.stats().accepted)
+    assert accepted == [1, 1, 2, 1, 1, 1]
+
+
 async def test_a_server_opens_finds_and_closes_listeners_by_name() -> None:
     async with Server() as server:
         opened = await server.open("echo", "127.0.0.1:0", echo)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import socket
 from contextlib import ExitStack, closing
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import anyio
 import pytest
 from tests.core.sockets.conftest import Intercepted, exchange, opened, refusal
+from tests.open_files import only_files_left
 from tests.patience import PATIENCE_S
 from tests.ports import steady_address, steady_port
 
@@ -199,14 +199,10 @@ async def test_nobody_can_connect_before_every_address_is_bound(monkeypatch: pyt
 
 
 async def test_no_descriptor_is_left_when_there_are_too_few() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with ExitStack() as stack:
-        # The lowest number that is free now is the last one allowed: one socket can be opened, not two.
-        free = stack.enter_context(socket.socket()).fileno()
-        stack.close()
-        resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, hard))
-        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
-        with pytest.raises(CannotBind, match=r"cannot listen on \[::1\]:\d+: Too many open files") as caught:
+    # One socket can be opened, not two.
+    refused = pytest.raises(CannotBind, match=r"cannot listen on \[::1\]:\d+: Too many open files")
+    with only_files_left(1):
+        with refused as caught:
             await opened(0)
-        assert caught.value.errno == errno.EMFILE
+        assert (caught.value.errno, caught.value.hint) == (errno.EMFILE, "Raise the limit on open files: ulimit -n")
         socket.socket().close()  # the one that was opened is free again

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from esockd_core._stats.histogram import BOUNDS_S, LIFETIME_BOUNDS_S, Durations, Histogram
 
@@ -59,3 +61,21 @@ def test_what_is_noted_for_later_counts_once_and_never_below_zero() -> None:
     histogram.settle()
     histogram.note_later(61.0)
     assert histogram.snapshot() == Durations((1, 1, 1), 120.0, (1.0, 60.0))
+
+
+@given(
+    st.lists(
+        st.lists(st.floats(-1, 100) | st.sampled_from([0.0, 1.0, 60.0])),
+        max_size=3,
+    )
+)
+def test_durations_kept_for_later_count_as_those_noted_at_once(batches: list[list[float]]) -> None:
+    later, at_once = Histogram((1.0, 60.0)), Histogram((1.0, 60.0))
+    for batch in batches:
+        for duration_s in batch:
+            later.note_later(duration_s)
+            at_once.note(max(duration_s, 0.0))
+        later.settle()
+    found, expected = later.snapshot(), at_once.snapshot()
+    assert found.counts == expected.counts
+    assert found.total == pytest.approx(expected.total)

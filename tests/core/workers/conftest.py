@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import anyio
 import pytest
+from tests.patience import PATIENCE_S
 
 from esockd_core import ListenerControl, ListenerOptions, Stats
 from esockd_core.workers import WorkerListener, Workers
@@ -18,8 +19,8 @@ from esockd_core.workers import WorkerListener, Workers
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-ECHO: Final = "tests.core.workers.programs:echo"
-PATIENCE_S: Final = 90
+PROGRAMS: Final = "tests.core.workers.programs:"
+ECHO: Final = PROGRAMS + "echo"
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Served:
 
     async def connect(self, source: str = "127.0.0.1") -> socket.socket:
         """A client; the kernel has accepted it, and perhaps no worker yet."""
-        client = socket.create_connection(("127.0.0.1", self.port), 60, (source, 0))
+        client = socket.create_connection(("127.0.0.1", self.port), PATIENCE_S, (source, 0))
         client.setblocking(False)
         self.clients.append(client)
         return client
@@ -77,6 +78,40 @@ async def ask_all(clients: list[socket.socket], request: bytes = b"hello") -> li
         for client in clients:
             task_group.start_soon(one, client)
     return [answers[client] for client in clients]
+
+
+def other(address: str = "127.0.0.1:0", handler: str = "other", *arguments: Any, **options: Any) -> WorkerListener:
+    """A second listener."""
+    return WorkerListener(
+        name="other",
+        address=address,
+        handler=PROGRAMS + handler,
+        handler_arguments=arguments or None,
+        options=ListenerOptions(**{"shutdown_timeout": 0.0, **options}),
+    )
+
+
+async def port_of(control: ListenerControl) -> int:
+    """Where a listener listens."""
+    return (await control.get_status()).port or 0
+
+
+def connect(port: int) -> socket.socket:
+    """A client; the kernel has accepted it, and perhaps no worker yet."""
+    client = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
+    client.setblocking(False)
+    return client
+
+
+async def ask_anew(port: int, request: bytes = b"hello") -> bytes:
+    """The answer to a new client."""
+    with connect(port) as client:
+        return await ask(client, request)
+
+
+def open_files(pids: set[int]) -> dict[int, int]:
+    """How many files each process has open."""
+    return {pid: len([*Path(f"/proc/{pid}/fd").iterdir()]) for pid in pids}
 
 
 class Serve(Protocol):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+import os
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from os import dup
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 from tests.core.conftest import until
 from tests.core.workers.conftest import ECHO
 from tests.core.workers.programs import echo
+from tests.patience import PATIENCE_S
 
 from esockd_core import ListenerOptions
 from esockd_core.workers import WorkerListener
@@ -21,9 +22,12 @@ from esockd_core.workers._model import Model
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Coroutine
+    from contextlib import AbstractContextManager
 
-    from esockd_core import ListenerControl
+    from anyio.abc import TaskGroup
+
+    from esockd_core import ListenerControl, Stats
     from esockd_core.workers._process import WorkerProcess
     from esockd_core.workers._shared_rehearsal import WorkerRehearsal
 
@@ -37,10 +41,37 @@ class Worker:
     state: str = "running"
     was_retired: bool = False
     rehearsals: dict[int, WorkerRehearsal] = field(default_factory=dict)
+    stats: dict[int, Stats] = field(default_factory=dict)
+    begun: anyio.Event = field(default_factory=anyio.Event)
     stand_in: Any = None  # what is asked instead of the listener
+    pid: int = field(default_factory=os.getpid)
 
     def __str__(self) -> str:
         return f"worker {self.generation}"
+
+    def __post_init__(self) -> None:
+        self.begun.set()
+
+    @property
+    def slot(self) -> int:
+        """Its slot in the shared memory."""
+        return self.generation
+
+    @property
+    def share(self) -> int:
+        """The number of its share."""
+        return self.generation
+
+    async def greet(self) -> None:
+        """It answers."""
+
+    def importing(self) -> AbstractContextManager[None]:
+        """It is never killed."""
+        return nullcontext()
+
+    def remove(self, number: int) -> Stats | None:
+        """Forget the listener."""
+        return self.stats.pop(number, None)
 
     def control(self, _: int) -> ListenerControl:
         """Its part of the listener."""
@@ -60,11 +91,14 @@ class Refusing:
         raise self._error
 
 
-class Crew:
+class WorkersHere:
     """The workers of one listener, as its control sees them."""
 
-    def __init__(self, model: Model) -> None:
+    import_timeout_s = 30.0
+
+    def __init__(self, model: Model, task_group: TaskGroup) -> None:
         self.model = model
+        self._task_group = task_group
         self.workers: list[Worker] = []
         self.replaced: list[Worker] = []
         self.changing = anyio.Lock()
@@ -78,7 +112,15 @@ class Crew:
         """Note that one is to be replaced."""
         self.replaced.append(cast("Worker", process))
 
-    def listener_closed(self) -> None: ...
+    def serving(self, _: int) -> list[WorkerProcess]:
+        """All of them."""
+        return self.live()
+
+    def start_soon(self, work: Callable[..., Coroutine[Any, Any, object]], *arguments: object) -> None:
+        """Do it beside the workers."""
+        self._task_group.start_soon(work, *arguments)
+
+    def listener_closed(self, number: int) -> None: ...
 
     def listener_closes(self) -> None: ...
 
@@ -97,29 +139,36 @@ class Crew:
 
 
 @asynccontextmanager
-async def workers_here(count: int = 2, **options: Any) -> AsyncIterator[Crew]:
+async def workers_here(count: int = 2, **options: Any) -> AsyncIterator[WorkersHere]:
     """Serve one listener with some workers, for the duration of a block."""
-    memory = SharedMemory.create(1)
+    memory = SharedMemory.create()
+    mapped: list[SharedMemory] = []  # by the workers
     given = WorkerListener(
         name="echo", address="127.0.0.1:0", handler=ECHO, options=ListenerOptions(shutdown_timeout=0.0, **options)
     )
-    model = Model(given, 0, count, memory.of_listener(0))
+    model = Model(given, 0, count, memory.live)
     await model.open()
     model.state = "running"
-    crew = Crew(model)
     try:
-        with anyio.fail_after(90):
+        with anyio.fail_after(PATIENCE_S):
             async with anyio.create_task_group() as task_group:
+                here = WorkersHere(model, task_group)
                 for slot in range(count):
                     memory.use_slot(slot)
+                    mapped.append(SharedMemory(os.dup(memory.descriptor)))
                     order = model.order(slot)
-                    order = replace(order, descriptors=tuple(map(dup, order.descriptors)))
+                    order = replace(order, descriptors=tuple(map(os.dup, order.descriptors)))
                     listener = SharedListener(
-                        order, echo, replace(order.options, access_rules=order.rules), memory, slot
+                        order,
+                        echo,
+                        replace(order.options, access_rules=order.rules),
+                        mapped[slot].live,
+                        slot,
                     )
-                    crew.workers.append(Worker(slot, await task_group.start(listener.run)))
-                yield crew
+                    here.workers.append(Worker(slot, await task_group.start(listener.run)))
+                yield here
                 task_group.cancel_scope.cancel()
     finally:
-        model.close()
-        memory.close()
+        model.close_sockets()
+        for each in (*mapped, memory):
+            each.close()

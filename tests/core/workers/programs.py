@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.patience import PATIENCE_S
+
 from esockd_core.workers._admission import SharedAdmission
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from esockd_core import Handler, PeerName, StreamConnection
     from esockd_core._admission.denial import Denial
 
@@ -37,7 +42,7 @@ def stop_with_the_lock(folder: str) -> None:
     """Let the first worker that judges a client, once there is a file, stop in the middle of it."""
     judge = SharedAdmission._take_limits
 
-    def stopping(self: SharedAdmission, host: str) -> Denial | None:
+    def stopping(self: SharedAdmission, host: str) -> Denial | Hashable | None:
         with suppress(OSError):
             Path(folder, "stop").unlink()
             os.kill(os.getpid(), signal.SIGSTOP)
@@ -60,10 +65,25 @@ async def other(connection: StreamConnection) -> None:
 
 
 def named_echo(folder: str) -> Handler:
-    """Make a handler, unless a file says that the code is broken."""
-    if Path(folder, "broken").exists():
+    """Make a handler, unless a file says that the code is broken, and how that shows."""
+    broken = Path(folder, "broken")
+    if broken.exists():
+        match broken.read_text():
+            case "exit":
+                sys.exit("the code is broken")
+            case "die":
+                os._exit(1)
         raise RuntimeError("the code is broken")
     return echo
+
+
+def broken_once_told(folder: str) -> Handler:
+    """Make no handler: wait for a file that says that the code is broken."""
+    Path(folder, "starting").touch()
+    deadline = time.monotonic() + PATIENCE_S
+    while not Path(folder, "broken").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return named_echo(folder)
 
 
 def slow_if_told(folder: str) -> Handler:
@@ -71,6 +91,12 @@ def slow_if_told(folder: str) -> Handler:
     if Path(folder, "slow").exists():
         Path(folder, "starting").touch()
         time.sleep(600)
+    return echo
+
+
+def slow_echo(seconds: float) -> Handler:
+    """Make a handler in some seconds."""
+    time.sleep(seconds)
     return echo
 
 

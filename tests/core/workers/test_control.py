@@ -109,6 +109,8 @@ async def test_a_change_that_is_not_valid_changes_nothing_anywhere(serve: Serve)
         ):
             with pytest.raises(InvalidOption):
                 await wrong
+        with pytest.raises(InvalidOption, match="listener is 'echo': workers keep the sockets"):
+            await served.listener.reopen()
         with pytest.raises(InvalidOption, match="new listening sockets"):
             await served.listener.set_options(tcp={"reuse_port": True}, reopen=True)
         assert (await served.listener.get_access_rules()).rules == ()

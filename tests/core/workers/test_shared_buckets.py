@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from esockd_core import InvalidOption
-from esockd_core.workers._buckets import SharedBucket, Units
+from esockd_core.workers._buckets import SharedBucket, shared_units
 from esockd_core.workers._memory import SharedMemory
 from esockd_core.workers._sources import SharedSources
 from esockd_ratelimit import KeyedTokenBucket, Rate, TokenBucket
@@ -17,6 +17,7 @@ from esockd_ratelimit import KeyedTokenBucket, Rate, TokenBucket
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from esockd_core._admission.units import Units
     from esockd_core.workers._memory import ListenerMemory
 
 RATES = st.sampled_from(["1/s", "3/s burst 7", "1000/s burst 5", "7/min", "333.3/s burst 2", "1/h burst 4"])
@@ -41,19 +42,19 @@ class Clock:
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[SharedMemory]:
-    memory = SharedMemory.create(2)
+    memory = SharedMemory.create()
     yield memory
     memory.close()
 
 
 def wiped(shared: SharedMemory) -> ListenerMemory:
-    memory = shared.of_listener(0)
-    memory.begin_as(shared.of_listener(1))  # which is as at first
+    memory = shared.live
+    memory.begin_as(SharedMemory.create().live)  # which is as at first
     return memory
 
 
 def units(rate: str) -> Units:
-    return Units.of(Rate.of(rate), "max_conn_rate")
+    return shared_units(Rate.of(rate), "max_conn_rate")
 
 
 @given(first=RATES, steps=STEPS)
@@ -179,4 +180,4 @@ def test_a_source_beyond_the_room_of_its_set_is_refused(shared: SharedMemory, mo
 
 def test_a_rate_that_is_too_fine_a_fraction_is_refused() -> None:
     with pytest.raises(InvalidOption, match="max_conn_rate"):
-        Units.of(Rate(10**40 + 1), "max_conn_rate")
+        shared_units(Rate(10**40 + 1), "max_conn_rate")

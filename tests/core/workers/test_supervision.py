@@ -54,7 +54,7 @@ async def test_a_worker_that_was_stopped_is_replaced_and_its_queue_served(serve:
         wait_until_gone({victim})
 
 
-async def test_a_worker_for_which_no_processor_was_free_is_not_killed(
+async def test_a_worker_for_which_no_processor_was_free_is_neither_slow_nor_killed(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     victim, looks, waited, is_starved = 0, 0, 0.0, True
@@ -66,15 +66,43 @@ async def test_a_worker_for_which_no_processor_was_free_is_not_killed(
             waited = anyio.current_time()
         return waited
 
-    monkeypatch.setattr("esockd_core.workers._process.waited_s", waited_s)
+    monkeypatch.setattr("esockd_core.workers._silence.waited_s", waited_s)
+    monkeypatch.setattr("esockd_core.workers._process.SLOW_S", 0.2)
     async with serve(stuck_timeout=0.5) as served:
         victim = min(served.pids())
         os.kill(victim, signal.SIGSTOP)
         await eventually(lambda: looks >= 8)
+        assert {each.state for each in served.workers.workers()} == {"running"}
         assert victim in served.pids()
 
         is_starved = False
         await until_replaced(served, {victim})
+
+
+async def test_a_change_waits_for_a_worker_for_which_no_processor_is_free(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim, looks = 0, 0
+
+    def waited_s(pid: int) -> float:
+        nonlocal looks
+        looks += pid == victim
+        return anyio.current_time() if pid == victim else 0.0
+
+    monkeypatch.setattr("esockd_core.workers._silence.waited_s", waited_s)
+    monkeypatch.setattr("esockd_core.workers._asking.CHANGE_S", 0.2)
+    async with serve() as served:
+        pids = served.pids()
+        victim = min(pids)
+        os.kill(victim, signal.SIGSTOP)
+        async with anyio.create_task_group() as changing:
+            changing.start_soon(lambda: served.listener.set_options(max_connections=7))
+            looks = 0
+            await eventually(lambda: looks >= 8)
+            os.kill(victim, signal.SIGCONT)
+        assert (await served.listener.get_options())["max_connections"] == 7
+        assert served.pids() == pids
+        assert all(each.replaced == 0 for each in served.workers.workers())
 
 
 async def test_a_worker_whose_handler_blocks_it_is_replaced_and_its_queue_served(serve: Serve) -> None:

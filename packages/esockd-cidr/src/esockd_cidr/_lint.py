@@ -144,7 +144,7 @@ class _Hiding:
     def __init__(self, rules: list[Rule]) -> None:
         self._rules = rules
         ruleset = Ruleset(rules)
-        self._position = ruleset.order.position
+        self._find = ruleset.order.find
         self._deciding = ruleset.deciding()
         self.hidden = [at for at, rank in enumerate(ruleset.order.ranks) if rank not in self._deciding]
         self._first_of = {rule.target: at for at, rule in reversed(list(enumerate(rules)))}
@@ -158,7 +158,7 @@ class _Hiding:
         if alone < position:
             return [alone]
         ranks = self._winners(target) if isinstance(target, Network) else self._deciding
-        return sorted(map(self._position, ranks))
+        return sorted(self._find(rank)[0] for rank in ranks)
 
     def _winners(self, network: Network) -> set[int]:
         """The ranks that decide about the peers of a network."""

@@ -111,25 +111,27 @@ class AccessList:
         Raises:
             InvalidAddress: If it is not an address.
         """
+        if self._hits is not None:
+            with self._changing:  # a rule that goes meanwhile is not counted
+                return self._decide(address, version) & 1 == 1
         view = self._view
         if view.settled is not None:
             rank = view.settled
-        elif type(address) is str and ":" not in address and version is None:
-            # Nearly every peer: one straight line, because it runs for each connection before anything else does.
+        elif type(address) is not str or version is not None:
+            rank = view.rank(address, version)
+        elif ":" not in address:
+            # Nearly every peer is one of these two, in straight lines: one runs for each connection before all else.
             try:
                 value = from_bytes(inet_pton(AF_INET, address))
             except (OSError, ValueError):
                 raise not_an_address(address) from None
             table = view.v4
-            page = value >> table.shift
-            rank = table.ranks[page][bisect_right(table.starts[page], value) - 1]
+            page = table.pages[value >> table.shift]
+            rank = page[-bisect_right(page, value, 0, len(page) >> 1)]
             if rank > view.fallback:  # noqa: PLR1730 (calling min() takes five times as long)
                 rank = view.fallback
         else:
-            rank = view.rank(address, version)
-        if self._hits is not None:
-            with self._changing:
-                self._count(rank)
+            rank = view.rank_of_text_v6(address)
         return rank & 1 == 1
 
     def match(self, address: Address, version: Literal[4, 6] | None = None) -> Match | None:
@@ -146,13 +148,10 @@ class AccessList:
             InvalidAddress: If it is not an address.
         """
         with self._changing:  # rank and position have to be of one moment
-            rank = self._view.rank(address, version)
-            self._count(rank)
+            rank = self._decide(address, version)
             if rank >= default_rank(Action.DENY):
                 return None
-            order = self._ruleset.order
-            index = order.position(rank)
-            rule = order.rules[index]
+            index, rule = self._ruleset.order.find(rank)
         return Match(rule.action, rule, index)
 
     def prepend(self, rule: RuleLike) -> None:
@@ -244,7 +243,7 @@ class AccessList:
             return counts
 
     def __len__(self) -> int:
-        return len(self._ruleset.order.rules)
+        return len(self._ruleset.order)
 
     def __bool__(self) -> bool:
         """True: even a list without rules decides, by its default."""
@@ -272,10 +271,10 @@ class AccessList:
     def _insert(self, index: int | None, given: RuleLike) -> None:
         rule = to_rule(given)
         with self._changing:
-            rules = self._ruleset.order.rules
-            position = len(rules) if index is None else index
-            if not 0 <= position <= len(rules):
-                reason = f"a rule goes to a position from 0, before all others, to {len(rules)}, after them"
+            count = len(self._ruleset.order)
+            position = count if index is None else index
+            if not 0 <= position <= count:
+                reason = f"a rule goes to a position from 0, before all others, to {count}, after them"
                 raise InvalidPosition(reason, option="index", value=position)
             if self._ruleset.find(rule) is not None:
                 raise duplicate(rule)
@@ -285,15 +284,19 @@ class AccessList:
 
     def _rank_anew(self, position: int, rule: Rule) -> None:
         old = self._ruleset.order
-        self._ruleset = Ruleset([*old.rules[:position], rule, *old.rules[position:]])
+        rules = old.rules
+        self._ruleset = Ruleset([*rules[:position], rule, *rules[position:]])
         if self._hits is not None:
             ranks = self._ruleset.order.ranks
             new_rank = dict(zip(old.ranks, ranks[:position] + ranks[position + 1 :], strict=True))
             self._hits = {new_rank.get(rank, rank): count for rank, count in self._hits.items()}
 
-    def _count(self, rank: int) -> None:
+    def _decide(self, address: Address, version: Literal[4, 6] | None) -> int:
+        """The rank that decides, which is counted if hits are."""
+        rank = self._view.rank(address, version)
         if self._hits is not None:
             self._hits[rank] = self._hits.get(rank, 0) + 1
+        return rank
 
     def _look(self) -> View:
         return self._ruleset.view(default_rank(self._default))

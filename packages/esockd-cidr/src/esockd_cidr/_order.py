@@ -7,9 +7,9 @@ but ranks: the least rank decides, and its last bit is the decision.
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 
+from esockd_cidr._blocks import Blocks
 from esockd_cidr._rule import Action
 
 if TYPE_CHECKING:
@@ -27,39 +27,46 @@ def default_rank(action: Action) -> int:
 
 
 class Order:
-    """Rules with their ranks, first to last.
+    """Rules with their ranks, first to last."""
 
-    Attributes:
-        rules: The rules.
-        ranks: Their ranks.
-    """
-
-    __slots__ = ("_latest", "ranks", "rules")
+    __slots__ = ("_latest", "_rules")
 
     def __init__(self, rules: Sequence[Rule]) -> None:
-        self.rules = list(rules)
-        gap = NUMBERS // 2 // (len(self.rules) + 1)  # half of the numbers lie between the rules, the others around them
+        gap = NUMBERS // 2 // (len(rules) + 1)  # half of the numbers lie between the rules, the others around them
         begin = NUMBERS // 4 + gap
-        self.ranks = array(
-            "I", [begin + gap * at << 1 | (rule.action is Action.ALLOW) for at, rule in enumerate(self.rules)]
-        )
+        ranks = array("I", [begin + gap * at << 1 | (rule.action is Action.ALLOW) for at, rule in enumerate(rules)])
+        self._rules = Blocks(ranks, list(rules))
         self._latest = -1
 
-    def position(self, rank: int) -> int:
-        """The position of the rule with this rank, from 0."""
-        return bisect_left(self.ranks, rank)
+    def __len__(self) -> int:
+        return len(self._rules)
+
+    @property
+    def rules(self) -> list[Rule]:
+        """The rules."""
+        return self._rules.values
+
+    @property
+    def ranks(self) -> list[int]:
+        """Their ranks."""
+        return self._rules.keys
+
+    def find(self, rank: int) -> tuple[int, Rule]:
+        """The position, from 0, and the rule with this rank."""
+        return self._rules.find(rank)
 
     def rule(self, rank: int) -> Rule:
         """The rule with this rank."""
-        return self.rules[bisect_left(self.ranks, rank)]
+        return self._rules.value_of(rank)
 
     def insert(self, position: int, rule: Rule) -> int | None:
         """Insert a rule and return its rank; when no number is left there, change nothing and return None."""
-        before = self.ranks[position - 1] >> 1 if position else -1
-        after = self.ranks[position] >> 1 if position < len(self.ranks) else NUMBERS
+        count = len(self._rules)
+        before = self._rules.key_at(position - 1) >> 1 if position else -1
+        after = self._rules.key_at(position) >> 1 if position < count else NUMBERS
         if not position:
-            number = after - STEP if self.ranks else NUMBERS // 2
-        elif position == len(self.ranks):
+            number = after - STEP if count else NUMBERS // 2
+        elif position == count:
             number = before + STEP
         elif self._latest == after:  # rules inserted each before the last one, or each after it, leave room
             number = after - 1
@@ -71,12 +78,9 @@ class Order:
             return None
         self._latest = number
         rank = number << 1 | (rule.action is Action.ALLOW)
-        self.rules.insert(position, rule)
-        self.ranks.insert(position, rank)
+        self._rules.insert(rank, rule)
         return rank
 
-    def remove(self, rank: int) -> None:
+    def remove(self, rank: int, rule: Rule) -> None:
         """Remove the rule with this rank."""
-        position = self.position(rank)
-        del self.rules[position]
-        del self.ranks[position]
+        self._rules.remove(rank, rule)

@@ -52,25 +52,28 @@ class Ruleset:
         target = rule.target
         if isinstance(target, Scope):
             insort(self._scopes[target], rank)
+            self._hold_tables()
         else:
             self._family(target).add(target, rank, self._network)
         return True
 
     def remove(self, rank: int) -> None:
         """Remove the rule with this rank."""
-        target = self.order.rule(rank).target
+        rule = self.order.rule(rank)
+        target = rule.target
         if isinstance(target, Scope):
             self._scopes[target].remove(rank)
+            self._hold_tables()
         else:
             self._family(target).remove(target, rank, self._network)
-        self.order.remove(rank)
+        self.order.remove(rank, rule)
 
     def view(self, default: int) -> View:
         """What lookups read. `default` is the rank of the default."""
         for_all, for_unix = self._scopes[Scope.ALL], self._scopes[Scope.UNIX]
         fallback = for_all[0] if for_all else default
         unix = min(for_unix[0], fallback) if for_unix else fallback
-        settled = fallback if len(self.order.rules) == len(for_all) else None
+        settled = fallback if len(self.order) == len(for_all) else None
         return View(settled, fallback, unix, self._v4.table, self._v6.table)
 
     def deciding(self) -> set[int]:
@@ -82,6 +85,11 @@ class Ruleset:
             rank for (start, rank), (end, _) in pairwise(v6) if start < MAPPED_FIRST or end > MAPPED_LAST + 1
         )
         return {min(rank, view.fallback) for rank in ranks} | {view.unix}
+
+    def _hold_tables(self) -> None:
+        """Leave the tables as they are to the views made so far: these have another fallback."""
+        self._v4.hold()
+        self._v6.hold()
 
     def _family(self, network: Network) -> Family[TableV4] | Family[TableV6]:
         return self._v4 if network.version == 4 else self._v6

@@ -17,13 +17,17 @@ class WideArray:
 
     The array of lower halves is kept only if one of them is not 0. Networks up to /64, which is how IPv6 is routed and
     delegated, thus take 8 bytes an entry instead of 16.
+
+    Attributes:
+        high: The higher halves.
+        low: The lower halves, or None.
     """
 
-    __slots__ = ("_high", "_low")
+    __slots__ = ("high", "low")
 
     def __init__(self, high: array[int], low: array[int] | None) -> None:
-        self._high = high
-        self._low = low if low and any(low) else None
+        self.high = high
+        self.low = low if low and any(low) else None
 
     @classmethod
     def of(cls, values: Sequence[int]) -> WideArray:
@@ -33,14 +37,14 @@ class WideArray:
     def find(self, value: int) -> int:
         """How many entries are at most the value: `bisect_right`, in C."""
         high = value >> 64
-        end = bisect_right(self._high, high)
-        if self._low is None:
+        end = bisect_right(self.high, high)
+        if self.low is None:
             return end
-        begin = bisect_left(self._high, high, 0, end)
-        return bisect_right(self._low, value & LOW, begin, end)
+        begin = bisect_left(self.high, high, 0, end)
+        return bisect_right(self.low, value & LOW, begin, end)
 
     def __len__(self) -> int:
-        return len(self._high)
+        return len(self.high)
 
     @overload
     def __getitem__(self, at: int) -> int: ...
@@ -48,13 +52,13 @@ class WideArray:
     def __getitem__(self, at: slice) -> WideArray: ...
     def __getitem__(self, at: int | slice) -> int | WideArray:
         if isinstance(at, slice):
-            return WideArray(self._high[at], self._low and self._low[at])
-        return self._high[at] << 64 | (self._low[at] if self._low else 0)
+            return WideArray(self.high[at], self.low and self.low[at])
+        return self.high[at] << 64 | (self.low[at] if self.low else 0)
 
     def __add__(self, other: WideArray) -> WideArray:
-        if self._low is None and other._low is None:
-            return WideArray(self._high + other._high, None)
-        return WideArray(self._high + other._high, self._lower() + other._lower())
+        if self.low is None and other.low is None:
+            return WideArray(self.high + other.high, None)
+        return WideArray(self.high + other.high, self._lower() + other._lower())
 
     def _lower(self) -> array[int]:
-        return self._low if self._low is not None else array("Q", bytes(8 * len(self._high)))
+        return self.low if self.low is not None else array("Q", bytes(8 * len(self.high)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import sys
 import threading
@@ -66,10 +67,13 @@ class ForcedEnd:
             _in_thread(BLOCKED_AFTER_S, self._tell_blocked)
 
     async def beat(self) -> None:
-        """Show that the event loop is alive."""
-        while True:
-            self._alive_at = time.monotonic()
-            await anyio.sleep(BEAT_EVERY_S)
+        """Show that the event loop is alive, and in the end that it is not needed any more."""
+        try:
+            while True:
+                self._alive_at = time.monotonic()
+                await anyio.sleep(BEAT_EVERY_S)
+        finally:
+            self._alive_at = math.inf  # what runs after the event loop, such as atexit, is no handler
 
     def _tell_blocked(self) -> None:
         if time.monotonic() - self._alive_at < BLOCKED_AFTER_S:

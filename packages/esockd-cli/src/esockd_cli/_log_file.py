@@ -92,6 +92,7 @@ def open_as_stderr(path: str) -> None:
             raise OSError(errno.ENXIO, "it is a pipe that nobody reads, or a socket, not a file", path) from error
         raise
     try:
+        os.write(descriptor, b"")  # /dev/full refuses even that
         os.set_blocking(descriptor, True)
         os.dup2(descriptor, STDERR)
     finally:

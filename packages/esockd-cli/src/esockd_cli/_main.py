@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from esockd_cli._descriptors import hold_standard_descriptors
+from esockd_cli._early_signals import SERVERS, remember_signals
 from esockd_cli._errors import CommandError, ExitCode
 from esockd_cli._output import Output
 
@@ -19,6 +21,8 @@ LOG_FORMS: Final[tuple[LogForm, ...]] = ("json", "logfmt")
 
 def main() -> None:
     """Run the command line of this process, and exit."""
+    if sys.argv[1:2] and sys.argv[1] in SERVERS:
+        remember_signals()
     hold_standard_descriptors()
     if "ESOCKD_UPGRADE" in os.environ:
         from esockd_cli._upgrading import run_as_successor  # noqa: PLC0415 - when another program has started this one
@@ -56,15 +60,18 @@ def run_command_line(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except Exception as error:  # noqa: BLE001 - a defect of the command is a message too
-        failure = CommandError(
-            f"{type(error).__name__}: {error}.",
-            code="internal",
-            status=ExitCode.FAILED,
-            hint="Say -v for the traceback.",
-        )
+        failure = _failure(error)
         failure.__cause__ = error
         _output(arguments).error(failure)
-        return ExitCode.FAILED
+        return failure.status
+
+
+def _failure(error: Exception) -> CommandError:
+    if isinstance(error, OSError) and error.errno == errno.EMFILE:  # whatever the file was to be
+        hint = "Raise the limit on open files: ulimit -n"
+        return CommandError(f"{error.strerror}.", code="too_many_files", status=ExitCode.CANNOT_START, hint=hint)
+    message, hint = f"{type(error).__name__}: {error}.", "Say -v for the traceback."
+    return CommandError(message, code="internal", status=ExitCode.FAILED, hint=hint)
 
 
 def _output(arguments: list[str]) -> Output:

@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from esockd_cli._errors import UsageError
 from esockd_cli._flags import Given, read_flags, read_group_options, takes_flags
 from esockd_cli._output import Output
 from esockd_cli._parameters import ACCESS_RULES, OUTPUT_PANEL, AsJson, NoColor, OrderedRulesCommand, Quiet, Verbose
@@ -236,20 +235,18 @@ def open_command(
     # What the work needs is imported now and not above: --help does without.
     from esockd_cli._control import read_control  # noqa: PLC0415
     from esockd_cli._handlers import find_handler, name_of_handler, require_order  # noqa: PLC0415
-    from esockd_cli._host import read_host  # noqa: PLC0415
+    from esockd_cli._host import read_host, set_up_process  # noqa: PLC0415
     from esockd_cli._listeners import (  # noqa: PLC0415
         read_addresses,
         read_forwarder,
         read_options,
         refuse_amplification,
     )
-    from esockd_cli._log_file import read_log_file, stderr_in_file  # noqa: PLC0415
-    from esockd_cli._logs import set_up_logs  # noqa: PLC0415
+    from esockd_cli._log_file import read_log_file  # noqa: PLC0415
     from esockd_cli._opening import Opening  # noqa: PLC0415
     from esockd_cli._run import run  # noqa: PLC0415
     from esockd_cli._serving_as import serve_as  # noqa: PLC0415
     from esockd_cli._values import parse_rules  # noqa: PLC0415
-    from esockd_core import raise_open_file_limit  # noqa: PLC0415
 
     output = Output(
         as_json=as_json,
@@ -262,14 +259,7 @@ def open_command(
         verbose=verbose,
     )
     host = read_host(metrics=metrics, user=user, group=group)
-    ctx.with_resource(stderr_in_file(output.log_file, host.account))
-    set_up_logs(output, host.account)
-    raise_open_file_limit()
-    if dashboard:
-        from esockd_cli.top.command import has_screen  # noqa: PLC0415
-
-        if not has_screen(output):
-            raise UsageError("--dashboard needs a terminal, and --json leaves none.")
+    set_up_process(ctx, output, host, has_dashboard=dashboard)
     require_order(handler, listen)
     addresses = read_addresses(listen)
     values = read_flags(flags)
@@ -279,12 +269,18 @@ def open_command(
     options = read_options(addresses, values, rules=rules, key_password_file=key_password_file)
     refuse_amplification(addresses, options, handler)
     if workers is not None:
-        from esockd_cli._run_workers import WorkerOpening, read_count, run_workers  # noqa: PLC0415
+        from esockd_cli._run_workers import run_workers  # noqa: PLC0415
+        from esockd_cli._worker_count import read_workers  # noqa: PLC0415
+        from esockd_cli._worker_listener import named_listener  # noqa: PLC0415
 
-        listener_name = name or name_of_handler(handler)
-        control = read_control(instance, listener_name, read_only, is_wanted=not no_control, has_dashboard=dashboard)
-        opening = WorkerOpening(listener_name, handler, app_dir, values, tuple(zip(addresses, options, strict=True)))
-        return run_workers(opening, read_count(workers), loop, output, control, host=host)
+        count = read_workers(workers)
+        name = name or name_of_handler(handler)
+        control = read_control(instance, name, read_only, is_wanted=not no_control, has_dashboard=dashboard)
+        listeners = [
+            named_listener(name, address, each, handler, app_dir, called="--app-dir", values=values)
+            for address, each in zip(addresses, options, strict=True)
+        ]
+        return run_workers(listeners, count, loop, output, control, host=host)
     forwarder = read_forwarder(handler, values)
     serve_as(host, zip(addresses, options, strict=True))
     handler_name, found = find_handler(handler, app_dir) if forwarder is None else ("forward", forwarder)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from esockd_core import Address, Handler, ListenerOptions
 
 
@@ -20,6 +22,7 @@ class Opening:
         options: Its options.
         handler_text: What the handler is called where it was given.
         handler_mark: Equal to another one where the handler would be the same.
+        handler_values: The values of options that the handler is made with.
         tls_mark: Equal to another one where the same files, with the same content, were read for TLS.
     """
 
@@ -29,6 +32,7 @@ class Opening:
     options: ListenerOptions
     handler_text: str = ""
     handler_mark: object = None
+    handler_values: Mapping[str, Any] = field(default_factory=dict)
     tls_mark: object = None
 
     @property

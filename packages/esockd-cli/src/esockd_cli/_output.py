@@ -87,7 +87,7 @@ class Output:
 
     def error(self, error: CommandError) -> None:
         """Say why the command failed; with `verbose` also where."""
-        TOLD.append(error.message)
+        TOLD.append(f"{error.message} {error.hint}" if error.hint else error.message)
         cause = error.__cause__ if self.verbose else None
         trace = None if cause is None else "".join(traceback.format_exception(cause)).rstrip()
         if self.log_to != "stderr":

@@ -116,7 +116,7 @@ class Run:
         self._output = output
         self._listeners: list[Listener] = []
         self._service: Service
-        self._tasks: TaskGroup | None = None
+        self._tasks: TaskGroup  # there before the control socket, over which a reload or an upgrade may be asked for
         self._summing_up = threading.Lock()
         self._is_summed_up = False
         self._upgrading = Upgrading(output, control, nullcontext if file is None else file.undisturbed)
@@ -141,7 +141,8 @@ class Run:
             failure = await self._serve_listeners(server, endpoint)
         if failure is not None:
             raise cannot_start(failure) from failure
-        failed = any(listener.failure is not None for listener in self._listeners)
+        was_lost = self._file is not None and self._file.has_lost_listeners and not self._upgrading.is_ending
+        failed = was_lost or any(listener.failure is not None for listener in self._listeners)
         self._sum_up()
         if any(listener.stats().shutdown_counts.get("stuck") for listener in self._listeners):
             self._output.note("a handler does not end; leaving without it")
@@ -166,30 +167,33 @@ class Run:
                 failure = error
             else:
                 if self._file is not None:
-                    self._file.attach(server, self._begun, self._end_listener)
+                    from esockd_cli.config.hosting import ServerHosting  # noqa: PLC0415 (of files only)
+
+                    self._file.attach(ServerHosting(server), self._begun, self._end_listener)
                     self._file.reloading = self._service.reloading
                 await self._upgrading.begin(self._listeners)
                 methods = self._upgrading.methods() | ({} if self._file is None else self._file.methods())
-                with Collector() as collector:
-                    async with open_control(server, self._control, methods | collector.methods()) as serving:
-                        self._upgrading.serving = serving
-                        await self._upgrading.took_over()
-                        instance = None if serving is None else serving.name
-                        self._announce(instance)
-                        announce_metrics(endpoint, self._output)
-                        await self._service.ready()
-                        await self._serve_until_closed(instance)
+                async with anyio.create_task_group() as self._tasks:
+                    with Collector() as collector:
+                        async with open_control(server, self._control, methods | collector.methods()) as serving:
+                            self._upgrading.serving = serving
+                            await self._upgrading.took_over()
+                            instance = None if serving is None else serving.name
+                            self._announce(instance)
+                            announce_metrics(endpoint, self._output)
+                            await self._service.ready()
+                            await self._serve_until_closed(instance)
+                    self._tasks.cancel_scope.cancel()
         return failure
 
     async def _serve_until_closed(self, instance: str | None) -> None:
         async with anyio.create_task_group() as task_group:
-            self._tasks = task_group
             task_group.start_soon(self._obey, task_group)
             task_group.start_soon(self._upgrading.keep_stored)
             task_group.start_soon(self._service.tell)
             if instance is not None and self._control is not None and self._control.has_dashboard:
                 task_group.start_soon(show_dashboard, instance)
-            if self._file is not None:
+            if self._file is not None and not self._upgrading.is_over:
                 task_group.start_soon(self._watch, self._file)
             while open_ones := [listener for listener in self._listeners if listener.state != "closed"]:
                 await open_ones[0].wait_closed()
@@ -210,10 +214,9 @@ class Run:
         if (timeout_s := longest(self._timeouts_s())) is not None:
             self._end.after(timeout_s + FORCE_AFTER_S)
         self._end.watch()
-        if self._tasks is not None:
-            self._tasks.start_soon(self._end.beat)
-            for listener in self._listeners:
-                self._tasks.start_soon(listener.close)
+        self._tasks.start_soon(self._end.beat)
+        for listener in self._listeners:
+            self._tasks.start_soon(listener.close)
 
     async def _obey(self, task_group: TaskGroup) -> None:
         """Do what signals ask for: the first request to stop closes the listeners, the second kills them."""
@@ -248,13 +251,12 @@ class Run:
         self._listeners = [each for each in self._listeners if (each.name, each.address) != key]
         self._listeners.append(listener)
         self._announce_one(listener, None)
-        if self._signals.stops and self._tasks is not None:
+        if self._signals.stops:
             self._tasks.start_soon(listener.close)
 
     def _end_listener(self, listener: Listener) -> None:
         """Begin to end a listener before the others."""
-        if self._tasks is not None:
-            self._tasks.start_soon(self._drain, listener)
+        self._tasks.start_soon(self._drain, listener)
 
     async def _drain(self, listener: Listener) -> None:
         await listener.close()

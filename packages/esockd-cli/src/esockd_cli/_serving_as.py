@@ -28,7 +28,7 @@ def serve_as(
     host: Host,
     listeners: Iterable[tuple[Address, ListenerOptions]],
     *,
-    processes: int = 1,
+    worker_count: int = 1,
 ) -> None:
     """Open the ports, and become the user that serves. Call it before a module of the user is imported.
 
@@ -37,7 +37,7 @@ def serve_as(
     Args:
         host: Has the user, and where metrics are served.
         listeners: Where this process will listen, with the options of each listener.
-        processes: How many workers will share these addresses.
+        worker_count: How many workers will share these addresses.
 
     Raises:
         CommandError: An address cannot be opened, the kernel refuses, the process would keep a capability, or the user
@@ -51,7 +51,7 @@ def serve_as(
         return
     receive_sockets()
     try:
-        anyio.run(_open_ports, host, tuple(listeners), processes)
+        anyio.run(_open_ports, host, tuple(listeners), worker_count)
     except (SocketError, InvalidOption) as error:
         raise cannot_start(error) from error
     _become(account)
@@ -66,11 +66,11 @@ def _become(account: Account, hint: str | None = None) -> None:
         raise CommandError(f"{error}.", code="cannot_become_user", status=ExitCode.CANNOT_START, hint=hint) from error
 
 
-async def _open_ports(host: Host, listeners: tuple[tuple[Address, ListenerOptions], ...], processes: int) -> None:
+async def _open_ports(host: Host, listeners: tuple[tuple[Address, ListenerOptions], ...], worker_count: int) -> None:
     if host.metrics is not None:
         await open_ahead(host.metrics)
     for address, options in listeners:
-        await open_ahead(address, options, processes=processes)
+        await open_ahead(address, options, worker_count=worker_count)
 
 
 def _enter_environment(account: Account) -> None:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 import anyio
 
+from esockd_cli._early_signals import take_signals
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType, TracebackType
@@ -44,6 +46,8 @@ class Signals:
     def __enter__(self) -> Self:
         for number in SIGNALS:
             signal.signal(number, self._receive)
+        for remembered in take_signals():
+            self._receive(remembered, None)
         return self
 
     def __exit__(

@@ -167,6 +167,11 @@ class Upgrading:
 
     # Another program takes the place of this one
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether this program ends because it is to."""
+        return self.is_over or self.is_closing
+
     def stop(self) -> None:
         """Note that this program was told to end. A new one that would serve on after it ends too."""
         self.is_closing = True

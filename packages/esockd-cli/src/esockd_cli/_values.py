@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from esockd_cidr import InvalidRule, Rule
 from esockd_cli._errors import UsageError
-from esockd_cli._regular_files import read_regular_file
+from esockd_core import read_regular_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -41,6 +41,7 @@ from esockd_core._options.arguments import (
 from esockd_core._options.certificate import TlsCertificate
 from esockd_core._options.changes import REHEARSED, OptionChange, OptionPlan, merge_options, plan_options
 from esockd_core._options.dtls import DtlsOptions
+from esockd_core._options.files import read_regular_file
 from esockd_core._options.kinds import Kind as OptionKind
 from esockd_core._options.listener import ConnectionLimiter, ListenerOptions, PeerName
 from esockd_core._options.option import Effect, Option, Topic
@@ -201,6 +202,7 @@ __all__ = [
     "parse_address",
     "plan_options",
     "raise_open_file_limit",
+    "read_regular_file",
     "with_log_fields",
 ]
 

@@ -24,7 +24,7 @@ from esockd_core._sockets.shared import open_shared_sockets
 __all__ = ["Account", "find_account", "open_ahead"]
 
 
-async def open_ahead(address: object, options: ListenerOptions | None = None, *, processes: int = 1) -> None:
+async def open_ahead(address: object, options: ListenerOptions | None = None, *, worker_count: int = 1) -> None:
     """Open the port of an address now, for the listener that this process will open on the same address.
 
     Unix sockets are left to the listener, since their files should belong to the user that serves them. So are sockets
@@ -33,15 +33,15 @@ async def open_ahead(address: object, options: ListenerOptions | None = None, *,
     Args:
         address: Where to listen; see `parse_address`.
         options: The options of the listener.
-        processes: How many `Workers` will share the address.
+        worker_count: How many `Workers` will share the address.
 
     Raises:
         InvalidAddress: If the address is not valid.
-        InvalidOption: If an option does not apply to the address, or if `processes` is not a whole number above 0.
+        InvalidOption: If an option does not apply to the address, or if `worker_count` is not a whole number above 0.
         AddressInUse: If somebody else listens there.
         CannotBind: If the address cannot be opened.
     """
-    count = _checked_count(processes)
+    count = _checked_count(worker_count)
     where, options = parse_address(address), options or ListenerOptions()
     if where.kind not in ("loopback", "everywhere", "host"):
         return
@@ -51,7 +51,7 @@ async def open_ahead(address: object, options: ListenerOptions | None = None, *,
         keep((await open_shared_sockets(where, count, options.tcp, options.unix)).opened)
 
 
-def _checked_count(processes: object) -> int:
-    if not isinstance(processes, int) or isinstance(processes, bool) or processes < 1:
-        raise InvalidOption("it takes a whole number above 0", option="processes", value=processes)
-    return processes
+def _checked_count(worker_count: object) -> int:
+    if not isinstance(worker_count, int) or isinstance(worker_count, bool) or worker_count < 1:
+        raise InvalidOption("it takes a whole number above 0", option="worker_count", value=worker_count)
+    return worker_count

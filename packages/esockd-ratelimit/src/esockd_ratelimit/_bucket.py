@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Self
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
+from ._cancellation import may_be_cancelled
 from ._checks import check_count
 from ._clock import Clock, forward_only, wait_until
 from ._errors import BurstExceeded, WaitTooLong
@@ -191,7 +192,8 @@ class TokenBucket:
             BurstExceeded: If n is more than the bucket ever holds.
             InvalidTokens: If n is negative or not whole.
         """
-        await checkpoint_if_cancelled()
+        if may_be_cancelled():
+            await checkpoint_if_cancelled()
         if not self.try_acquire(n):
             await self._wait_for(n)
 
@@ -279,13 +281,17 @@ class TokenBucket:
         self._full_at -= units
         self._queue.move_up(units)
 
-    async def _hold(self, n: int) -> Callable[[], None]:
-        """Take n tokens in turn; return a function that gives them back."""
+    async def _hold(self, n: int) -> Callable[[bool], None]:
+        """Take n tokens in turn; return a function that lets go of them, and is told whether to give them back."""
         if self.wait_time(n):
             claim = await self._wait_for(n)
         else:
             claim = self._claim(Claim(n, self._cost(n)), self._settle())
-        return partial(self._cancel, claim)
+        return partial(self._let_go, claim)
+
+    def _let_go(self, claim: Claim, gives_back: bool) -> None:
+        if gives_back:
+            self._cancel(claim)
 
     async def _wait_for(self, n: int) -> Claim:
         """Wait in turn for n tokens that are not there yet."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from ._bucket import TokenBucket
+from ._cancellation import may_be_cancelled
 from ._errors import InvalidOption
 from ._keyed import KeyedTokenBucket
 
@@ -126,19 +127,22 @@ class CompositeLimiter:
             BurstExceeded: If n is more than one of the limits ever grants; nothing was charged.
             InvalidTokens: If n is negative or not whole.
         """
-        await checkpoint_if_cancelled()
+        if may_be_cancelled():
+            await checkpoint_if_cancelled()
         if self.try_acquire(n, key=key):
             return
-        held: list[Callable[[], None]] = []
+        held: list[Callable[[bool], None]] = []
         try:
             for buckets in self._keyed:
                 held.append(await buckets._hold(key, n))  # noqa: PERF401, SLF001 - an error must leave what was held
             for bucket in self._plain:
                 held.append(await bucket._hold(n))  # noqa: PERF401, SLF001 - as above
         except BaseException:
-            for give_back in held:
-                give_back()
+            for let_go in held:
+                let_go(True)
             raise
+        for let_go in held:
+            let_go(False)
 
     def _wait_time(self, limit: TokenBucket | KeyedTokenBucket, n: int, key: Hashable) -> float:
         return limit.wait_time(key, n) if isinstance(limit, KeyedTokenBucket) else limit.wait_time(n)

@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from ._bucket import MAX_WAITERS, TokenBucket
+from ._cancellation import may_be_cancelled
 from ._checks import check_choice, check_count
 from ._clock import Clock, forward_only
 from ._errors import BurstExceeded, QueueFull, TooManyKeys
+from ._held import Hold, Holds
 from ._rate import Rate
 from ._units import Units, checked, seconds
 
@@ -30,9 +32,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
     from ._rate import Number, RateLike
+    from ._waiters import Claim
 
 MAX_KEYS: Final = 65_536
 FORGET_PER_NEW_KEY: Final = 8  # more go than come, so that the table shrinks and no new key pays for a whole sweep
+SHARED: Final = object()  # the place of the bucket that new keys share while the table is full
 MAPPED_PREFIX: Final = bytes(10) + b"\xff\xff"  # RFC 4291, 2.5.5.2: IPv4-mapped IPv6 addresses
 
 WhenFull = Literal["refuse", "admit", "share"]
@@ -101,6 +105,7 @@ class KeyedTokenBucket:
         self._numbers = itertools.count()
         self._waited_for: dict[Hashable, TokenBucket] = {}  # a key that somebody waits for has a bucket with a queue
         self._overflow = TokenBucket(self._rate, None, clock, max_waiters=max_waiters)
+        self._holds = Holds()
 
     @property
     def rate(self) -> Rate:
@@ -176,7 +181,8 @@ class KeyedTokenBucket:
             BurstExceeded: If n is more than a bucket ever holds.
             InvalidTokens: If n is negative or not whole.
         """
-        await checkpoint_if_cancelled()
+        if may_be_cancelled():
+            await checkpoint_if_cancelled()
         if not self.try_acquire(key, n):
             await self._wait_for(self._key(key), n)
 
@@ -240,22 +246,22 @@ class KeyedTokenBucket:
             if not heap or heap[0][0] > now:
                 break
             key = heap[0][2]
-            if key in self._waited_for:
-                full_at[key] = self._waited_for[key]._full_at  # noqa: SLF001 - as above
+            if bucket := self._waited_for.get(key):  # whoever waits may not have run yet, though the bucket is full
+                full_at[key] = max(bucket._full_at, now + 1)  # noqa: SLF001 - as above
             if full_at[key] <= now:
                 del full_at[key]
                 heapq.heappop(heap)
             else:
                 heapq.heapreplace(heap, (full_at[key], next(self._numbers), key))
 
-    async def _wait_for(self, key: Hashable, n: int) -> None:
+    async def _wait_for(self, key: Hashable, n: int) -> Claim:
         """Wait in turn for tokens that are not there yet."""
         if self._waiters == self._max_waiters:
             raise QueueFull(self._waiters)
         bucket = self._bucket_to_wait_for(key)
         self._waiters += 1
         try:
-            await bucket._wait_for(n)  # noqa: SLF001 - a bucket of this package
+            return await bucket._wait_for(n)  # noqa: SLF001 - a bucket of this package
         finally:
             self._waiters -= 1
             self._settle(key)
@@ -274,22 +280,42 @@ class KeyedTokenBucket:
         self._waited_for[key] = bucket
         return bucket
 
-    def _untake(self, key: Hashable, n: int, full_at: int | None = None) -> None:
-        """Give back tokens, as far as time has not refilled them since the key's moment became `full_at`.
+    def _holder(self, key: Hashable) -> TokenBucket | None:
+        """The bucket that a key takes from, waited for or shared; None if its tokens are a number of the table."""
+        return self._waited_for.get(key) or (None if key in self._full_at else self._overflow)
 
-        Without `full_at` they were taken just now.
-        """
-        cost, key, now = n * self._token, self._key(key), self._now() * self._per_ns
-        returned = cost if full_at is None else min(cost, max(full_at - now, 0))
-        if bucket := self._waited_for.get(key) or (None if key in self._full_at else self._overflow):
+    def _untake(self, key: Hashable, n: int) -> None:
+        """Give back tokens that were taken just now."""
+        key = self._key(key)
+        if bucket := self._holder(key):
+            bucket._return(n * self._token)  # noqa: SLF001 - as above
+        else:
+            self._full_at[key] -= n * self._token
+
+    async def _hold(self, key: Hashable, n: int) -> Callable[[bool], None]:
+        """Take n tokens in turn; return a function that lets go of them, and is told whether to give them back."""
+        own = self._key(key)
+        if self.try_acquire(key, n):
+            bucket = self._holder(own)
+            full_at = bucket._full_at if bucket else self._full_at[own]  # noqa: SLF001 - as above
+        else:
+            full_at = (await self._wait_for(own, n)).full_at or 0
+        hold = Hold(n * self._token, full_at, self._units)
+        place = own if own in self._full_at else SHARED
+        self._holds.add(place, hold)
+        return partial(self._let_go, place, hold)
+
+    def _let_go(self, place: Hashable, hold: Hold, gives_back: bool) -> None:
+        if not gives_back or hold.units is not self._units:  # after `reconfigure` nothing can be said
+            self._holds.remove(place, hold)
+            return
+        returned = self._holds.give_back(place, hold, self._now() * self._per_ns)
+        if not returned:
+            return
+        if bucket := self._overflow if place is SHARED else self._waited_for.get(place):
             bucket._return(returned)  # noqa: SLF001 - as above
         else:
-            self._full_at[key] -= returned
-
-    async def _hold(self, key: Hashable, n: int) -> Callable[[], None]:
-        """Take n tokens in turn; return a function that gives them back."""
-        await self.acquire(key, n)
-        return partial(self._untake, key, n, self._full_at.get(self._key(key)))
+            self._full_at[place] -= returned
 
     def _settle(self, key: Hashable) -> None:
         """Go back to one number once nobody waits for this key any more."""

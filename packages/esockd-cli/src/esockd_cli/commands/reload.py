@@ -57,6 +57,7 @@ def reload_command(
             f"{answer['file']}: [esockd] takes a restart; nothing was changed.",
             code="needs_restart",
             status=ExitCode.DENIED,
+            hint=answer.get("hint"),
         )
     if outcome == "unchanged":
         output.note(f"{answer['file']} changes nothing")

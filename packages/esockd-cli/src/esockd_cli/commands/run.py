@@ -27,6 +27,14 @@ def run_command(
     watch: Annotated[
         bool, typer.Option("--watch", help="Reload when the file, or a certificate that it names, changes.")
     ] = False,
+    workers: Annotated[
+        str | None,
+        typer.Option(
+            "--workers",
+            metavar="N|auto",
+            help="How many worker processes serve, auto for one for each processor; as in the file when not given.",
+        ),
+    ] = None,
     instance: Annotated[
         str | None,
         typer.Option(
@@ -75,27 +83,27 @@ def run_command(
     from pathlib import Path  # noqa: PLC0415
 
     from esockd_cli._control import read_control  # noqa: PLC0415
-    from esockd_cli._errors import ExitCode, UsageError  # noqa: PLC0415
-    from esockd_cli._host import read_host  # noqa: PLC0415
-    from esockd_cli._log_file import read_log_file, stderr_in_file  # noqa: PLC0415
-    from esockd_cli._logs import set_up_logs  # noqa: PLC0415
+    from esockd_cli._errors import ExitCode  # noqa: PLC0415
+    from esockd_cli._host import read_host, set_up_process  # noqa: PLC0415
+    from esockd_cli._log_file import read_log_file  # noqa: PLC0415
     from esockd_cli._run import run  # noqa: PLC0415
     from esockd_cli._serving_as import serve_as  # noqa: PLC0415
     from esockd_cli.config.problems import BadConfig  # noqa: PLC0415
     from esockd_cli.config.read import read_config  # noqa: PLC0415
     from esockd_cli.config.running import ConfigFile  # noqa: PLC0415
-    from esockd_core import raise_open_file_limit  # noqa: PLC0415
 
     def refuse(error: BadConfig) -> ExitCode:
         for problem in error.problems:
             output.error(problem.error())
         return ExitCode.CANNOT_START
 
-    def may_become_other(program: Mapping[str, Any]) -> bool:
-        return not {user, group, program.get("user"), program.get("group")} <= {None}
+    def leaves_modules(program: Mapping[str, Any]) -> bool:
+        """Whether workers import them, or perhaps another user."""
+        given = (workers, user, group, *map(program.get, ("workers", "user", "group")))
+        return any(each is not None for each in given)
 
     try:
-        configuration = read_config(config, leaves_modules=may_become_other)
+        configuration = read_config(config, has_workers=workers is not None, leaves_modules=leaves_modules)
     except BadConfig as error:
         return refuse(error)
     program: Any = configuration.program
@@ -112,14 +120,7 @@ def run_command(
         user=program.get("user") if user is None else user,
         group=program.get("group") if group is None else group,
     )
-    ctx.with_resource(stderr_in_file(output.log_file, host.account))
-    set_up_logs(output, host.account)
-    raise_open_file_limit()
-    if dashboard:
-        from esockd_cli.top.command import has_screen  # noqa: PLC0415
-
-        if not has_screen(output):
-            raise UsageError("--dashboard needs a terminal, and --json leaves none.")
+    set_up_process(ctx, output, host, has_dashboard=dashboard)
     configuration.warn()
     control = read_control(
         instance or program.get("instance"),
@@ -128,6 +129,17 @@ def run_command(
         is_wanted=not program.get("no_control", False),
         has_dashboard=dashboard,
     )
+    file = ConfigFile(configuration, output, is_watched=watch)
+    count = program.get("workers") if workers is None else workers
+    if count is not None:
+        from esockd_cli._run_workers import run_workers  # noqa: PLC0415
+        from esockd_cli._worker_count import read_workers  # noqa: PLC0415
+        from esockd_cli._worker_listener import worker_listener  # noqa: PLC0415
+
+        listeners = [worker_listener(each, configuration.app_dir) for each in configuration.openings]
+        return run_workers(
+            listeners, read_workers(str(count)), program.get("loop", "auto"), output, control, host=host, file=file
+        )
     serve_as(host, [(each.address, each.options) for each in configuration.openings])
     try:
         configuration = configuration.with_modules()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from esockd_cli._errors import did_you_mean
-from esockd_cli.config.keys import BELONGS, LISTENER_KEYS, NAMES, NOT_HERE, PROGRAM_KEYS, write_toml
+from esockd_cli.config.keys import BELONGS, LISTENER_KEYS, NAMES, PROGRAM_KEYS, write_toml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -62,7 +62,7 @@ def _guess(path: tuple[str | int, ...]) -> str | None:
         known: Iterable[str] = PROGRAM_KEYS
         is_of_listener = key in LISTENER_KEYS or (key,) in NAMES
         fallback = "It belongs to a listener: [listeners.NAME]." if is_of_listener else None
-        return fallback or NOT_HERE.get(key) or did_you_mean(key, known)
+        return fallback or did_you_mean(key, known)
     inside = tuple(before[2:])
     known = [each[-1] for each in NAMES if each[:-1] == inside]
     if not inside:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from esockd_cli._account import check_group, check_user
 from esockd_cli._listeners import Words
+from esockd_cli._worker_count import read_worker_count
 from esockd_cli.metrics.address import read_metrics_address
 from esockd_core import OPTIONS, InvalidOption
 
@@ -53,12 +54,14 @@ class ProgramKey:
         example: How its default, or else an example, is written.
         text: Its effect, in one line.
         check: Raises `BadValueError` for a text that it does not take; None if it takes any.
+        takes_number: Whether it takes a whole number as well.
     """
 
     words: tuple[str, ...] | None
     example: str
     text: str
     check: Callable[[str], object] | None = None
+    takes_number: bool = False
 
 
 PROGRAM_KEYS: Final[dict[str, ProgramKey]] = {
@@ -67,6 +70,13 @@ PROGRAM_KEYS: Final[dict[str, ProgramKey]] = {
     ),
     "loop": ProgramKey(
         ("auto", "asyncio", "uvloop", "trio"), '"auto"', "Event loop; auto is uvloop where it is installed."
+    ),
+    "workers": ProgramKey(
+        (),
+        '"auto"',
+        "How many worker processes serve; auto is one for each processor. None when not given: one process serves.",
+        read_worker_count,
+        takes_number=True,
     ),
     "app_dir": ProgramKey((), '"."', "Folder to import package.module from."),
     "no_control": ProgramKey(
@@ -114,13 +124,6 @@ LISTENER_KEYS: Final = {
     "key_password_env": "Variable of the environment that has this password; ESOCKD_KEY_PASSWORD when not given.",
 }
 UNLOCK_HINT: Final = "Name the file of the password with key_password_file, or its variable with key_password_env."
-# What the table [esockd] does not take, and why.
-NOT_HERE: Final = {
-    "workers": (
-        "A file is served by one process: a reload may open listeners, and workers keep to those that they began with. "
-        "esockd open has --workers."
-    ),
-}
 # Where what is written in the wrong place, or on a command line only, belongs.
 BELONGS: Final = {
     "allow": 'Write access_rules = ["allow 10.0.0.0/8", "deny all"].',

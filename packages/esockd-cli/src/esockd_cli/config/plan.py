@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from esockd_cli._settings import write_value
 from esockd_cli.config.collisions import overlap
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from esockd_cli._opening import Opening
     from esockd_cli.config.read import Configuration
     from esockd_core import Listener, OptionPlan
+    from esockd_core.workers import SharedControl
 
 EFFECTS: Final = {Effect.LIVE: "live", Effect.NEW_CONNECTIONS: "new connections", Effect.REOPEN: "new sockets"}
 DEFAULTS: Final[dict[str, object]] = {
@@ -27,6 +28,9 @@ DEFAULTS: Final[dict[str, object]] = {
     "log_to": "stderr",
 }
 WIDEST: Final = 60  # characters of a value that a plan shows
+
+OpenListener: TypeAlias = "Listener | SharedControl"
+"""An open listener, of this process or of its workers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,15 +78,20 @@ class Kept:
         listener: The listener.
         opening: What it is to be.
         plan: The options that change.
-        old_handler: What its handler is called, if it changes.
+        before: What it was to be before; None if the file did not have it.
         has_new_handler: Whether its handler changes.
     """
 
-    listener: Listener
+    listener: OpenListener
     opening: Opening
     plan: OptionPlan
-    old_handler: str | None
+    before: Opening | None
     has_new_handler: bool
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether anything of it changes."""
+        return self.has_new_handler or bool(self.plan.changes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +110,7 @@ class Plan:
     restart: tuple[Step, ...]
     opened: tuple[Opening, ...]
     kept: tuple[Kept, ...]
-    drained: tuple[Listener, ...]
+    drained: tuple[OpenListener, ...]
 
     def steps(self) -> list[Step]:
         """The plan line by line."""
@@ -112,7 +121,14 @@ class Plan:
             *(_step(listener.name, str(listener.address), "drained") for listener in self.drained),
         ]
 
-    def in_the_way(self, opening: Opening) -> list[Listener]:
+    @property
+    def hint(self) -> str | None:
+        """What puts it in force where that takes no restart."""
+        if [step.key for step in self.restart] == ["workers"]:
+            return "esockd upgrade changes the number of workers, unless --workers gives it, and no client is lost."
+        return None
+
+    def in_the_way(self, opening: Opening) -> list[OpenListener]:
         """The listeners to drain whose address a new one takes over."""
         return [listener for listener in self.drained if overlap(listener.address, opening.address)]
 
@@ -121,7 +137,7 @@ def _step(listener: str, address: str, effect: str) -> Step:
     return Step(listener=listener, address=address, key="", old=None, new=None, effect=effect)
 
 
-async def make_plan(listeners: Sequence[Listener], old: Configuration, new: Configuration) -> Plan:
+async def make_plan(listeners: Sequence[OpenListener], old: Configuration, new: Configuration) -> Plan:
     """Compare what is in force with a new configuration.
 
     Args:
@@ -150,14 +166,14 @@ async def make_plan(listeners: Sequence[Listener], old: Configuration, new: Conf
     )
 
 
-async def _compare(listener: Listener, before: Opening | None, opening: Opening) -> Kept:
+async def _compare(listener: OpenListener, before: Opening | None, opening: Opening) -> Kept:
     if before is not None and before.tls_mark == opening.tls_mark:
         # The same files with the same content: what was read before will do, and nothing changes.
         old = before.options
         opening = replace(opening, options=replace(opening.options, tls=old.tls, dtls=old.dtls))
     is_same = before is not None and before.handler_mark == opening.handler_mark
     plan = await listener.plan_options(**all_options(opening.options))
-    return Kept(listener, opening, plan, before.handler_text if before else None, not is_same)
+    return Kept(listener, opening, plan, before, not is_same)
 
 
 def all_options(options: ListenerOptions) -> Any:
@@ -177,7 +193,8 @@ def _steps_of(kept: Kept) -> Iterator[Step]:
     name, address = kept.opening.name, str(kept.opening.address)
     if kept.has_new_handler:
         effect = EFFECTS[Effect.NEW_CONNECTIONS]
-        old_text, new_text = kept.old_handler, kept.opening.handler_text
+        old_text = kept.before.handler_text if kept.before else None
+        new_text = kept.opening.handler_text
         yield Step(listener=name, address=address, key="handler", old=old_text, new=new_text, effect=effect)
     for change in kept.plan.changes:
         for key, old, new in _pairs(change.name, change.old, change.new):

@@ -22,13 +22,13 @@ from esockd_cli._listeners import (
 )
 from esockd_cli._opening import Opening
 from esockd_cli._passwords import read_password
-from esockd_cli._regular_files import read_regular_file
 from esockd_cli.config.collisions import find_collisions
 from esockd_cli.config.keys import KEYS, NAMES, PATHS, STATIC_FILE, UNLOCK_HINT, key_of, write_toml
+from esockd_cli.config.of_workers import find_datagrams
 from esockd_cli.config.problems import BadConfig, Problem
 from esockd_cli.config.schema import find_errors, read_tables
 from esockd_cli.config.source import MAX_BYTES, Source, parse
-from esockd_core import OPTIONS, InvalidOption
+from esockd_core import OPTIONS, InvalidOption, read_regular_file
 from esockd_core.handlers import ForwardHandler, discard
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ def read_config(
     file: str,
     *,
     known: Mapping[object, Handler] | None = None,
+    has_workers: bool = False,
     leaves_modules: Callable[[Mapping[str, Any]], bool] = lambda _: False,
 ) -> Configuration:
     """Read a file, and make its handlers and options; nothing is opened.
@@ -105,12 +106,14 @@ def read_config(
     Args:
         file: The file.
         known: Handlers that were made before, by their marks, which are used again.
-        leaves_modules: Says by the table `[esockd]` whether handlers of modules are to be imported later.
+        has_workers: Whether workers serve, although the file may not say so.
+        leaves_modules: Says by the table `[esockd]`, as it was given, whether handlers of modules are to be imported
+            later.
 
     Raises:
         BadConfig: It cannot be used.
     """
-    return _Reader(parse(file), known or {}, leaves_modules).read()
+    return _Reader(parse(file), known or {}, leaves_modules, has_workers=has_workers).read()
 
 
 class _Reader:
@@ -121,11 +124,14 @@ class _Reader:
         source: Source,
         known: Mapping[object, Handler],
         leaves_modules: Callable[[Mapping[str, Any]], bool],
+        *,
+        has_workers: bool,
     ) -> None:
         self._source = source
         self._known = known
         self._may_leave_modules = leaves_modules
         self._leaves_modules = False
+        self._has_workers = has_workers
         self._problems: list[Problem] = []
         self._doubts: list[str] = []
         self._openings: list[Opening] = []
@@ -137,10 +143,13 @@ class _Reader:
             self._problems.append(source.problem(path, message, hint))
         program, listeners = read_tables(source.data, source.folder)
         app_dir = source.folder / program.get("app_dir", ".")
-        self._leaves_modules = self._may_leave_modules(program)
+        given = source.data.get("esockd")
+        self._leaves_modules = self._may_leave_modules(given if isinstance(given, dict) else {})  # also wrong values
         for name, table in listeners.items():
             self._read_listener(name, table, app_dir)
         self._problems.extend(find_collisions(source, self._openings))
+        if self._has_workers or "workers" in program:
+            self._problems.extend(find_datagrams(source, self._openings))
         if self._problems:
             raise BadConfig(self._problems)
         openings, doubts, files = tuple(self._openings), tuple(self._doubts), tuple(self._files)
@@ -168,9 +177,9 @@ class _Reader:
         for option in forwarding_options(text, values):
             message = f'{key_of(option)} is for the handler forward:HOST:PORT, and not for "{text}".'
             self._complain(name, option, message)
-        marks: list[object] = [(option, value) for option, value in values.items() if option.startswith("forward.")]
+        forward = {option: value for option, value in values.items() if option.startswith("forward.")}
         static = [hash_of(text.removeprefix(STATIC_FILE))] if text.startswith(STATIC_FILE) else []
-        handler_mark = (text, *static, *marks, *_contents(values, "forward."))
+        handler_mark = (text, *static, *forward.items(), *_contents(values, "forward."))
         handler = self._attempt(name, lambda: self._make_handler(text, values, app_dir, handler_mark), "handler")
         password = self._attempt(name, lambda: self._read_password(table), password_from or "key")
         if len(self._problems) > before or handler is None:
@@ -189,7 +198,7 @@ class _Reader:
         for address, options in zip(addresses, made, strict=True):
             opening = Opening(
                 name=name, address=address, handler=handler, options=options, handler_text=text,
-                handler_mark=handler_mark, tls_mark=tls_mark,
+                handler_mark=handler_mark, handler_values=forward, tls_mark=tls_mark,
             )  # fmt: skip
             self._openings.append(opening)
 

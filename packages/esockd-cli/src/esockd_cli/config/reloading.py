@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import logging
-from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import anyio.lowlevel
 
-from esockd_cli.config.plan import all_options, make_plan
+from esockd_cli._errors import end_once
+from esockd_cli.config.hosting import Unchangeable
+from esockd_cli.config.keys import PATHS, key_of
+from esockd_cli.config.plan import make_plan
 from esockd_cli.config.problems import BadConfig
 from esockd_cli.config.read import read_config
-from esockd_core import EsockdError, InvalidOption, SocketError
+from esockd_cli.config.undoing import Undo
+from esockd_core import ControlError, EsockdError, InvalidOption, SocketError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Iterator
 
     from esockd_cli._opening import Opening
-    from esockd_cli.config.plan import Kept, Plan
+    from esockd_cli.config.hosting import Hosting
+    from esockd_cli.config.plan import OpenListener, Plan
     from esockd_cli.config.problems import Problem
     from esockd_cli.config.read import Configuration
-    from esockd_core import Listener, Server
 
 SOON_S: Final = 1.0
-
-logger: logging.Logger = logging.getLogger("esockd_cli")
+ASK_AGAIN_S: Final = 0.1
+GIVE_WAY_S: Final = 45.0  # a worker that does not answer is killed after 30
 
 
 class Reloader:
@@ -34,24 +36,26 @@ class Reloader:
 
     Args:
         configuration: The one that is in force.
-        server: Has the listeners.
+        hosting: Opens and changes the listeners.
         begun: Is told of each listener that was opened.
         end: Begins to end a listener that is not in the file any more.
 
     Attributes:
         configuration: The one that is in force.
-        server: Has the listeners.
+        hosting: Opens and changes the listeners.
+        lost: What a plan that failed could not put back to what it was.
     """
 
     def __init__(
         self,
         configuration: Configuration,
-        server: Server,
-        begun: Callable[[Listener], None],
-        end: Callable[[Listener], None],
+        hosting: Hosting,
+        begun: Callable[[Any], None],
+        end: Callable[[Any], None],
     ) -> None:
         self.configuration: Configuration = configuration
-        self.server: Server = server
+        self.hosting: Hosting = hosting
+        self.lost: list[Problem] = []
         self._begun = begun
         self._end = end
 
@@ -62,26 +66,38 @@ class Reloader:
             BadConfig: It cannot be used.
         """
         known = {opening.handler_mark: opening.handler for opening in self.configuration.openings}
-        new = read_config(self.configuration.source.file, known=known)
-        listeners = [each for each in self.server.listeners() if each.state in ("running", "suspended")]
+        has_workers = self.hosting.has_workers
+        new = read_config(
+            self.configuration.source.file,
+            known=known,
+            has_workers=has_workers,
+            leaves_modules=lambda _: has_workers,  # which import them themselves
+        )
+        listeners = [each for each in self.hosting.listeners() if each.state in ("running", "suspended")]
         try:
-            return await make_plan(listeners, self.configuration, new)
+            plan = await make_plan(listeners, self.configuration, new)
         except EsockdError as error:
             raise BadConfig([_problem(new, (), error)]) from error
+        if has_workers and (problems := [*_needs_reopen(plan)]):
+            raise BadConfig(problems)
+        return plan
 
     async def apply(self, plan: Plan) -> None:
         """Put a plan in force.
 
         Raises:
-            BadConfig: It could not be done, and what was in force before is in force again.
+            BadConfig: It could not be done, and what was in force before is in force again, except for what is lost.
         """
-        opened: list[Listener] = []
-        with anyio.CancelScope(shield=True):  # half of a configuration is none
-            async with AsyncExitStack() as undo:
-                opened = await self._open(plan, undo)
-                for kept in plan.kept:
-                    await self._change(plan, kept, undo)
-                undo.pop_all()
+        opened: list[OpenListener] = []
+        undo = Undo()
+        with anyio.CancelScope(shield=True), self.hosting.staying():  # half of a configuration is none
+            try:
+                async with undo:
+                    opened = await self._open(plan, undo)
+                    await self._change(plan, undo)
+                    undo.pop_all()
+            finally:
+                self.lost = [_lost(self.configuration, opening, error) for opening, error in undo.failed]
         for listener in opened:
             self._begun(listener)
         for listener in plan.drained:
@@ -91,73 +107,94 @@ class Reloader:
         openings = tuple(applied.get(opening.key, opening) for opening in plan.new.openings)
         self.configuration = replace(plan.new, openings=openings)
 
-    async def _open(self, plan: Plan, undo: AsyncExitStack) -> list[Listener]:
-        opened: list[Listener] = []
+    async def _open(self, plan: Plan, undo: Undo) -> list[OpenListener]:
+        opened: list[OpenListener] = []
         for opening in sorted(plan.opened, key=lambda each: bool(plan.in_the_way(each))):
             for listener in plan.in_the_way(opening):
                 if listener.state in ("running", "suspended"):
-                    await self._give_way(listener, undo)
+                    await self._give_way(listener, opening, plan, undo)
             await self._wait_for_the_end_of(opening.key)
             try:
-                new = await self.server.open(opening.name, opening.address, opening.handler, opening.options)
+                new = await self.hosting.open(opening)
             except EsockdError as error:
                 raise BadConfig([_problem(plan.new, ("listeners", opening.name, "listen"), error)]) from error
-            _later(undo, opening, new.kill)
+            undo.later(opening, new.kill)
             opened.append(new)
         return opened
+
+    async def _change(self, plan: Plan, undo: Undo) -> None:
+        try:
+            await self.hosting.change([kept for kept in plan.kept if kept.is_changed], undo)
+        except Unchangeable as refused:
+            raise BadConfig([_problem(plan.new, ("listeners", refused.opening.name), refused.error)]) from refused
 
     async def _wait_for_the_end_of(self, key: tuple[str, str]) -> None:
         """Give a listener that was here before, and is about to end, a moment to do so."""
         with anyio.move_on_after(SOON_S):
-            while before := [each for each in self.server.listeners() if (each.name, str(each.address)) == key]:
+            while before := [each for each in self.hosting.listeners() if (each.name, str(each.address)) == key]:
                 await before[0].wait_closed()
                 await anyio.lowlevel.checkpoint()  # until its server has forgotten it
 
-    async def _give_way(self, listener: Listener, undo: AsyncExitStack) -> None:
-        """Make a listener leave its address to another one, which may be a moment without both."""
+    async def _give_way(self, listener: OpenListener, taker: Opening, plan: Plan, undo: Undo) -> None:
+        """Make a listener leave its address to another one, which may be a moment without both.
+
+        Raises:
+            BadConfig: It does not in time.
+        """
         before = {opening.key: opening for opening in self.configuration.openings}
         opening = before.get((listener.name, str(listener.address)))
         self._end(listener)
-        await listener.wait_draining()
         if opening is not None:
-            _later(undo, opening, lambda: self._open_again(opening, listener))
+            undo.later(opening, lambda: self._open_again(opening, listener))
+        with anyio.move_on_after(GIVE_WAY_S) as waiting:
+            await listener.wait_draining()
+        if waiting.cancelled_caught:
+            message = f"listener {listener.name} has not left {listener.address} within {GIVE_WAY_S:g} seconds."
+            raise BadConfig([plan.new.source.problem(("listeners", taker.name, "listen"), message, code="busy")])
 
-    async def _open_again(self, opening: Opening, listener: Listener) -> None:
-        await listener.kill()  # its name and its address are needed at once
-        again = await self.server.open(opening.name, opening.address, opening.handler, opening.options)
-        self._begun(again)
+    async def _open_again(self, opening: Opening, listener: OpenListener) -> None:
+        with anyio.move_on_after(GIVE_WAY_S):
+            await listener.kill()  # its name and its address are needed at once
+        self._begun(await self._open_once_a_worker_runs(opening))
 
-    async def _change(self, plan: Plan, kept: Kept, undo: AsyncExitStack) -> None:
-        listener, opening = kept.listener, kept.opening
-        before = replace(listener.options, access_rules=listener.options.access_list())
-        if kept.plan.changes:
+    async def _open_once_a_worker_runs(self, opening: Opening) -> OpenListener:
+        """Open a listener that was open before, although all workers may just be replaced."""
+        deadline = anyio.current_time() + GIVE_WAY_S
+        while True:
             try:
-                await listener.reset_options(reopen=True, **all_options(opening.options))
-            except EsockdError as error:
-                where = ("listen",) if isinstance(error, SocketError) else ()
-                raise BadConfig([_problem(plan.new, ("listeners", opening.name, *where), error)]) from error
-            _later(undo, opening, lambda: listener.reset_options(reopen=True, **all_options(before)))
-        if kept.has_new_handler:
-            old = next((each for each in self.configuration.openings if each.key == opening.key), None)
-            await listener.set_handler(opening.handler)
-            if old is not None:
-                _later(undo, opening, lambda: listener.set_handler(old.handler))
+                return await self.hosting.open(opening)
+            except ControlError as error:
+                if error.code not in ("busy", "worker_lost") or anyio.current_time() >= deadline:
+                    raise
+            await anyio.sleep(ASK_AGAIN_S)
 
 
-def _later(undo: AsyncExitStack, opening: Opening, step: Callable[[], Awaitable[object]]) -> None:
-    """Do a step if something fails; if it fails itself, the other steps are still done."""
+def _needs_reopen(plan: Plan) -> Iterator[Problem]:
+    """The options that workers cannot change, because they keep the sockets of a listener."""
+    for kept in plan.kept:
+        for option in kept.plan.needs_reopen:
+            yield plan.new.source.problem(
+                ("listeners", kept.opening.name, *PATHS.get(option, ())),
+                f"{key_of(option)} takes new listening sockets, and workers keep those of a listener.",
+                "Give the listener another name: the one before is drained, and a new one is opened.",
+                "needs_reopen",
+            )
 
-    async def attempt() -> None:
-        try:
-            await step()
-        except EsockdError:
-            logger.exception("listener %s could not be put back to what it was", opening)
 
-    undo.push_async_callback(attempt)
+def _lost(before: Configuration, opening: Opening, error: EsockdError) -> Problem:
+    """What is not in force any more, although the new configuration is not either."""
+    problem = _problem(before, ("listeners", opening.name), error)
+    message = f"{opening} could not be put back to what it was: {problem.message}"
+    return replace(problem, line=None, message=message)  # the lines are those of the new file
 
 
 def _problem(new: Configuration, path: tuple[str | int, ...], error: EsockdError) -> Problem:
-    if isinstance(error, SocketError):
-        return new.source.problem(path, f"{error.strerror}.", error.hint, "cannot_bind")
+    match error:
+        case SocketError():
+            return new.source.problem((*path[:2], "listen"), f"{error.strerror}.", error.hint, "cannot_bind")
+        case ControlError(code="busy" | "worker_lost" | "unreachable"):  # of a worker, whatever its handler is
+            return new.source.problem(path[:2], end_once(f"{error.message}."), error.hint, error.code)
+        case ControlError():  # of the import of its handler
+            return new.source.problem((*path[:2], "handler"), end_once(f"{error.message}."), error.hint, error.code)
     hint = error.hint if isinstance(error, InvalidOption) else None
     return new.source.problem(path, f"{str(error).removesuffix('.')}.", hint, "refused")

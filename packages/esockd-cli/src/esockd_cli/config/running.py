@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import asynccontextmanager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import anyio
@@ -16,13 +17,14 @@ from esockd_cli.config.watching import changes_of
 from esockd_core import ControlError, ProgramMethod
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
 
     from esockd_cli._output import Output
+    from esockd_cli.config.hosting import Hosting
     from esockd_cli.config.plan import Plan
     from esockd_cli.config.read import Configuration
-    from esockd_core import Listener, Server
 
 logger: logging.Logger = logging.getLogger("esockd_cli")
 
@@ -52,13 +54,18 @@ class ConfigFile:
         self.reloading: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
 
     @property
+    def app_dir(self) -> Path:
+        """The folder that modules are imported from."""
+        return self._configuration.app_dir
+
+    @property
     def name(self) -> str:
         """The file as it was named."""
         return self._configuration.source.file
 
-    def attach(self, server: Server, begun: Callable[[Listener], None], end: Callable[[Listener], None]) -> None:
+    def attach(self, hosting: Hosting, begun: Callable[[Any], None], end: Callable[[Any], None]) -> None:
         """Say where its listeners are; see `Reloader`."""
-        self._reloader = Reloader(self._configuration, server, begun, end)
+        self._reloader = Reloader(self._configuration, hosting, begun, end)
 
     def methods(self) -> dict[str, ProgramMethod]:
         """What may be asked over the control socket."""
@@ -67,6 +74,11 @@ class ConfigFile:
             "plan_reload": ProgramMethod(self._answer_plan, is_change=False),
             "reload": ProgramMethod(self._answer_reload),
         }
+
+    @property
+    def has_lost_listeners(self) -> bool:
+        """Whether the last reload was refused, and could not put back everything that it had changed."""
+        return self._reloader is not None and bool(self._reloader.lost)
 
     async def settle(self) -> None:
         """Wait for a reload that is under way."""
@@ -101,6 +113,7 @@ class ConfigFile:
         """
         async with self._turn, self.reloading():
             reloader = self._attached()
+            reloader.lost = []
             try:
                 plan = await reloader.plan()
                 if plan.restart:
@@ -109,10 +122,10 @@ class ConfigFile:
                     return self._tell(why, "unchanged", plan)
                 await reloader.apply(plan)
             except BadConfig as error:
-                return self._refuse(why, error)
+                return self._refuse(why, error.problems, reloader.lost)
             except Exception as error:
                 logger.exception("%s: %s could not be put in force", why, self.name)
-                return self._refuse(why, BadConfig([_defect(self.name, error)]))
+                return self._refuse(why, [_defect(self.name, error)], reloader.lost)
             return self._tell(why, "applied", plan)
 
     def _tell(self, why: str, outcome: Outcome, plan: Plan) -> Mapping[str, Any]:
@@ -125,20 +138,24 @@ class ConfigFile:
             case "unchanged":
                 self._output.note(f"{why}: {self.name} changes nothing")
             case "restart":
-                logger.error("%s: %s takes a restart, and nothing was changed", why, self.name)
+                hint = "" if plan.hint is None else f". {plan.hint}"
+                logger.error("%s: %s takes a restart, and nothing was changed%s", why, self.name, hint)
             case _:
                 self._output.note(f"{why}: {self.name} is in force")
         for step in steps:
             self._output.note(f"  {step}")
-        return {**answer, "lines": [str(step) for step in steps]}
+        return {**answer, "lines": [str(step) for step in steps], "hint": plan.hint}
 
-    def _refuse(self, why: str, error: BadConfig) -> Mapping[str, Any]:
-        problems = [problem.fields() for problem in error.problems]
-        answer = {"outcome": "refused", "file": self.name, "steps": [], "problems": problems}
+    def _refuse(self, why: str, problems: Sequence[Problem], lost: Sequence[Problem]) -> Mapping[str, Any]:
+        if lost:
+            problems = [*map(_without_promise, problems), *map(_without_promise, lost)]
+        fields = [problem.fields() for problem in problems]
+        answer = {"outcome": "refused", "file": self.name, "steps": [], "problems": fields}
         self._output.data(None, event="reloaded", why=why, **answer)
-        for problem in error.problems:
+        for problem in problems:
             self._output.error(problem.error())
-        logger.error("%s: %s is refused, and nothing was changed", why, self.name)
+        outcome = "not everything is as it was" if lost else "nothing was changed"
+        logger.error("%s: %s is refused, and %s", why, self.name, outcome)
         return {**answer, "lines": []}
 
     async def _answer_reload(self, given: Mapping[str, Any]) -> Any:
@@ -160,19 +177,25 @@ class ConfigFile:
             "steps": [step.fields() for step in steps],
             "problems": [],
             "lines": [str(step) for step in steps],
+            "hint": plan.hint,
         }
 
     async def _answer_show(self, given: Mapping[str, Any]) -> Any:
         del given
         async with self._turn:
             reloader = self._attached()
-            rows = await show(reloader.configuration, reloader.server)
+            rows = await show(reloader.configuration, reloader.hosting)
         return {"file": self.name, "rows": [row.fields() for row in rows]}
 
     def _attached(self) -> Reloader:
         if self._reloader is None:
             raise ControlError("the listeners are not open yet", code="not_ready")
         return self._reloader
+
+
+def _without_promise(problem: Problem) -> Problem:
+    """What is said of one listener does not hold for all of them."""
+    return replace(problem, message=problem.message.replace(": nothing was changed", ""))
 
 
 def _defect(file: str, error: Exception) -> Problem:

@@ -84,15 +84,16 @@ def _program_reader(key: ProgramKey) -> Read:
             if not isinstance(value, bool):
                 raise _bad("it takes true or false", value)
             return value
-        if not isinstance(value, str) or not value:
-            raise _bad("it takes a text", value)
+        is_number = key.takes_number and isinstance(value, int) and not isinstance(value, bool)
+        if not is_number and (not isinstance(value, str) or not value):
+            raise _bad("it takes a number or a text" if key.takes_number else "it takes a text", value)
         if key.check is not None:
             try:
-                key.check(value)
+                key.check(str(value))
             except BadValueError as error:
                 raise _bad_value(error, value) from error
         if key.words and value not in key.words:
-            raise _bad(f"it takes one of {', '.join(key.words)}", value, did_you_mean(value, key.words))
+            raise _bad(f"it takes one of {', '.join(key.words)}", value, did_you_mean(str(value), key.words))
         return value
 
     return read
@@ -205,7 +206,7 @@ def read_tables(data: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], 
     Returns:
         What the table `[esockd]` gives, by key; and what each listener's gives, by the path of the key.
     """
-    program = _read_table(program_model(), data.get("esockd", {}), folder) or {}
+    program = _read_table(program_model(), _without_errors(data.get("esockd", {}), folder), folder) or {}
     given = data.get("listeners")
     tables = {
         name: _read_table(listener_model(), table, folder)
@@ -215,6 +216,16 @@ def read_tables(data: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], 
         {key: value for (key,), value in program.items()},
         {name: table for name, table in tables.items() if table is not None},
     )
+
+
+def _without_errors(table: Any, folder: Path) -> Any:
+    """The table `[esockd]` without its wrong keys: the right ones say what the listeners need, as where modules are."""
+    try:
+        program_model().model_validate(table, context=folder)
+    except ValidationError as error:
+        wrong = {each["loc"][0] for each in error.errors() if each["loc"]}
+        return {key: value for key, value in table.items() if key not in wrong} if isinstance(table, dict) else table
+    return table
 
 
 def _read_table(model: type[Table], table: Any, folder: Path) -> dict[KeyPath, Any] | None:

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from esockd_cli._opening import Opening
+    from esockd_cli.config.hosting import Hosting
+    from esockd_cli.config.plan import OpenListener
     from esockd_cli.config.read import Configuration
-    from esockd_core import Listener, Server
 
 HAS_POLICY = "proxy_protocol.policy"  # which `proxy_protocol` may give in short
 
@@ -42,10 +43,10 @@ class Row:
         return asdict(self)
 
 
-async def show(configuration: Configuration, server: Server) -> list[Row]:
+async def show(configuration: Configuration, hosting: Hosting) -> list[Row]:
     """Every value that is in force, but no secret."""
     rows = [*_of_program(configuration)]
-    present = {(listener.name, str(listener.address)): listener for listener in server.listeners()}
+    present = {(listener.name, str(listener.address)): listener for listener in hosting.listeners()}
     for opening in configuration.openings:
         if (listener := present.get(opening.key)) is not None and listener.state != "draining":
             rows += [row async for row in _of_listener(configuration, opening, listener)]
@@ -59,7 +60,7 @@ def _of_program(configuration: Configuration) -> Iterator[Row]:
         yield Row(listener="", address="", key=key, value="none" if value is None else str(value), source=source)
 
 
-async def _of_listener(configuration: Configuration, opening: Opening, listener: Listener) -> AsyncIterator[Row]:
+async def _of_listener(configuration: Configuration, opening: Opening, listener: OpenListener) -> AsyncIterator[Row]:
     name, address = opening.key
 
     def row(key: str, value: str, source: str) -> Row:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from esockd_cli._regular_files import read_regular_file
 from esockd_cli.config.lines import find_lines, line_of
 from esockd_cli.config.problems import BadConfig, Problem
+from esockd_core import read_regular_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

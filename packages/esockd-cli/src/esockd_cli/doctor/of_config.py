@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from esockd_cli._worker_count import read_worker_count, worker_number
 from esockd_cli.config.keys import key_of
 from esockd_cli.doctor.patient import Process, Subject
 from esockd_core import OPTIONS
@@ -26,12 +27,13 @@ def subjects_of(configuration: Configuration) -> tuple[Process, list[Subject]]:
     loop = configuration.program.get("loop", "auto")
     if loop == "auto":
         loop = "uvloop" if find_spec("uvloop") else "asyncio"
+    workers = configuration.program.get("workers")
     _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)  # esockd run raises its own to the hard one
     process = Process(
         name=file,
         pid=None,
         event_loop=loop,
-        processes=1,
+        processes=1 if workers is None else worker_number(read_worker_count(str(workers))),
         open_file_limit=None if limit == resource.RLIM_INFINITY else limit,
     )
     return process, [_subject(file, process, opening) for opening in configuration.openings]

@@ -11,10 +11,11 @@ import math
 import time
 from contextlib import nullcontext
 from copy import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from esockd_core._admission.denial import FORBIDDEN, HOOK_SAID_NO, NO_TOKEN, OF_SOURCES
+from esockd_core._admission.denial import FORBIDDEN, HOOK_SAID_NO, NO_TOKEN, OF_SOURCES, Denial
 from esockd_core._admission.rules import BothOf
+from esockd_core._admission.sources import Sources
 from esockd_core._connection.entrance import EntranceRefused
 from esockd_core._connection.names import host_of
 from esockd_core._stats.counters import Counters, Refusal, Refused
@@ -22,13 +23,13 @@ from esockd_core._stats.log import logger
 from esockd_ratelimit import TokenBucket, source_key
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable
+    from collections.abc import Iterable
     from contextlib import AbstractContextManager
 
     from esockd_cidr import AccessList
-    from esockd_core._admission.denial import Denial
     from esockd_core._admission.overheard import Entering
     from esockd_core._admission.rules import Allows, Rules
+    from esockd_core._admission.sources import Source
     from esockd_core._connection.served import ServedConnection
     from esockd_core._options.listener import ListenerOptions, PeerName
     from esockd_core._stats.log import ListenerLog
@@ -51,7 +52,6 @@ class Admission:
     """
 
     __slots__ = (
-        "_counts_peers",
         "_has_load_checks",
         "_has_source_limits",
         "_peer_access",
@@ -68,12 +68,11 @@ class Admission:
         "max_handshaking",
         "max_loop_lag_s",
         "max_per_source",
-        "open_by_source",
         "open_count",
         "options",
         "packet_limits",
         "room_option",
-        "source_limiter",
+        "sources",
         "trusted",
         "waiting",
     )
@@ -85,12 +84,11 @@ class Admission:
         self.log = log
         self.is_inet = True
         self.open_count = 0
-        self.open_by_source: dict[Hashable, int] = {}
+        self.sources = Sources()
         self.loop_lag_s = 0.0
         self.access = access
         self.waiting = waiting
         self.limiter = options.connection_limiter()
-        self.source_limiter = options.source_limiter()
         self.packet_limits = options.udp.packet_limits()
         self.options = options
         self.configure(options)
@@ -120,13 +118,12 @@ class Admission:
             self.judges_source = options.proxy.access_rules_on != "peer"
             self._peer_access = BothOf(self.trusted, self.access) if self.judges_peer else self.trusted
         # With a PROXY header these wait for the source: see `admit_source`.
-        has_limits = self.max_per_source is not None or self.source_limiter is not None
+        has_limits = self.max_per_source is not None or options.max_conn_rate_per_source is not None
         self._has_source_limits = has_limits and self.trusted is None
-        self._counts_peers = self.max_per_source is not None and self.trusted is None
         if self.max_per_source is not None:
             for connection in connections:
                 if connection.counted_source is None and connection not in self.waiting.headers:
-                    self._count_source(connection, source_key(host_of(connection.peername)))
+                    connection.counted_source = self.take_source(host_of(connection.peername))
 
     def imagine(self, access: Rules, waiting: Entering) -> Admission:
         """An admission that begins where this one is now, with tokens and places of its own.
@@ -138,7 +135,7 @@ class Admission:
         imagined = Admission(self.options, access, waiting, Counters(), self.log)
         if self.options.limiter is None and self.options.shared is None:
             imagined.limiter = copy(self.limiter)
-        imagined.source_limiter = copy(self.source_limiter)
+        imagined.sources = self.sources.copy()
         imagined.open_count, imagined.loop_lag_s = self.open_count, self.loop_lag_s
         return imagined
 
@@ -159,44 +156,32 @@ class Admission:
                 self.limiter.reconfigure(fresh.rate)
             else:
                 self.limiter = fresh
-        if old.max_conn_rate_per_source != options.max_conn_rate_per_source:
-            fresh_buckets = options.source_limiter()
-            if self.source_limiter is not None and fresh_buckets is not None:
-                self.source_limiter.reconfigure(fresh_buckets.rate)
-            else:
-                self.source_limiter = fresh_buckets
+        self.sources.configure(options.max_connections_per_source, options.source_rate())
 
-    def admits(self, connection: ServedConnection) -> bool:
+    def admits(self, connection: ServedConnection, peer: PeerName) -> bool:
         """Judge a connection's peer. Take a place and count it, or count the refusal."""
-        peer = connection.socket_peername
         if self.is_inet and not peer:
             return self._refuse(None, Refused.EARLY, "the peer was gone before it was accepted")
         host = peer[0] if type(peer) is tuple else host_of(peer)  # without a call, for each connection
         if self.trusted is None:
             self.counters.sources.count(host)
         try:
-            denial = self.judge(peer, host, self._peer_access.allows(host))
+            verdict = self.judge(peer, host, self._peer_access.allows(host))
         except Exception as error:  # noqa: BLE001 - of the program's own limiter or hook
             self.log.say(logging.ERROR, "admission of %s failed: %r", peer, error, peer=peer, error=error)
             return self._refuse(peer, Refused.OTHER, f"admission failed: {error!r}")
-        if denial is not None:
-            stage, reason = denial
-            return self._refuse(peer, stage, reason or self.why_forbidden(host))
+        if verdict is not None:
+            if isinstance(verdict, Denial):
+                return self._refuse(peer, verdict.stage, verdict.reason or self.why_forbidden(host))
+            connection.counted_source = verdict
         self.counters.accepted += 1
-        self.open_count += 1
-        if self._counts_peers:
-            self._count_peer(connection, host)
         return True
-
-    def _count_peer(self, connection: ServedConnection, host: str) -> None:
-        """Count an admitted connection for the source of its peer."""
-        self._count_source(connection, source_key(host))
 
     def moved(self, connection: ServedConnection) -> None:
         """Count an open connection for the source of its new address; its place stays its own."""
         if connection.counted_source is not None:
             self.release_source(connection.counted_source)
-            self._count_source(connection, source_key(host_of(connection.peername)))
+            connection.counted_source = self.take_source(host_of(connection.peername))
 
     def permits(self, peer: PeerName) -> bool:
         """Whether the access rules let a peer in. Count the refusal if not; it takes no place and no token."""
@@ -213,8 +198,8 @@ class Admission:
         """Whether the rules let a socket's peer in."""
         return self._peer_access.allows(host)
 
-    def judge(self, peer: PeerName | None, host: str, is_allowed: bool) -> Denial | None:
-        """Judge a socket's peer and spend its tokens. Nothing is counted and no place taken.
+    def judge(self, peer: PeerName | None, host: str, is_allowed: bool) -> Denial | Any | None:
+        """Judge a socket's peer, and take its tokens and its place. Nothing is counted.
 
         Args:
             peer: The peer.
@@ -222,19 +207,24 @@ class Admission:
             is_allowed: Whether `allows_peer`.
 
         Returns:
-            Why it is refused; None if it is not.
+            Why it is refused. If it is not, the source that has one more connection, if sources are limited.
         """
         if not is_allowed:
             return FORBIDDEN
         if self.max_connections is not None and self.open_count >= self.max_connections:
-            return Refused.MAX_LIMIT, f"{self.room_option} is {self.max_connections}"
-        if self._has_source_limits and (source_limit := self._source_limit(host)):
-            return source_limit
+            return Denial(Refused.MAX_LIMIT, f"{self.room_option} is {self.max_connections}")
+        source: Source | None = None
+        # A source over its own limit must not spend what all sources share: this stands before the common bucket.
+        if self._has_source_limits and (source := self.sources.spend(host)) is None:
+            return self.sources.denial(host)
         if self.limiter is not None and not self.limiter.try_acquire():
-            return Refused.RATE_LIMITED, NO_TOKEN
+            return Denial(Refused.RATE_LIMITED, NO_TOKEN)
         if self._has_load_checks and (overload := self._overload(peer)):
-            return Refused.OVERLOADED, overload
-        return None
+            return Denial(Refused.OVERLOADED, overload)
+        self.open_count += 1
+        if source is not None:
+            source.open += 1
+        return source
 
     def admit_source(self, connection: ServedConnection) -> None:
         """Judge the client that a PROXY header names, or the socket's peer if the header names none.
@@ -250,13 +240,17 @@ class Admission:
             stage, reason = denial
             raise EntranceRefused(OF_SOURCES[stage], reason or self.why(host))
         if self.max_per_source is not None and connection.counted_source is None:
-            self._count_source(connection, source_key(host))
+            connection.counted_source = self.take_source(host)
 
     def judge_source(self, host: str) -> Denial | None:
-        """Judge the client that a PROXY header names and spend its tokens; as `judge` does."""
+        """Judge the client that a PROXY header names, and take its token. No place is taken."""
         if self.judges_source and not self.access.allows(host):
             return FORBIDDEN
-        return self._source_limit(host)
+        return self._spend(host)
+
+    def _spend(self, host: str) -> Denial | None:
+        """Take a token of a host's source if it has a place left."""
+        return None if self.sources.spend(host) is not None else self.sources.denial(host)
 
     def refuse_other(self, reason: str) -> None:
         """Count an accepted socket that could not be judged."""
@@ -293,9 +287,13 @@ class Admission:
         """How many connections count for `max_connections`."""
         return self.open_count
 
-    def source_places_taken(self, source: Hashable) -> int:
-        """How many connections count for `max_connections_per_source` of a source."""
-        return self.open_by_source.get(source, 0)
+    def source_places_taken(self, host: str) -> int:
+        """How many connections count for `max_connections_per_source` of a host's source."""
+        return self.sources.open_connections(source_key(host))
+
+    def source_wait_time_s(self, host: str) -> float:
+        """Seconds until a host's source has a token."""
+        return self.sources.wait_time(source_key(host))
 
     def reserve(self) -> float:
         """Keep the place and the token that the next client would otherwise be left in the kernel's queue for.
@@ -315,23 +313,17 @@ class Admission:
         """Keep everybody else from taking places and tokens for the duration of a block."""
         return nullcontext()
 
-    def take_place(self, host: str) -> Hashable | None:
-        """Take the place of a client that `judge` has let in; return the source whose place it took, if it took one."""
-        self.open_count += 1
-        if not self._counts_peers:
-            return None
-        source = host if ":" not in host else source_key(host)
-        self.open_by_source[source] = self.open_by_source.get(source, 0) + 1
-        return source
-
-    def give_place_back(self) -> None:
-        """Give back a place; that of its source is given back by `release_source`."""
+    def give_back(self, source: Any | None) -> None:
+        """Give back a place, and the one of its source if it took one."""
         self.open_count -= 1
+        if source is not None:
+            source.open -= 1
+            if not source.open and not source.is_queued:
+                self.sources.drop(source)
 
     def release_all(self) -> None:
         """Hold nothing any more."""
-        self.source_limiter = None  # which may be large
-        self.open_by_source.clear()
+        self.sources.clear()  # which may be many
 
     def release(self, connection: ServedConnection) -> None:
         """Give back the place of an admitted connection that ended."""
@@ -340,17 +332,13 @@ class Admission:
             source, connection.counted_source = connection.counted_source, None
             self.release_source(source)
 
-    def take_source(self, source: Hashable) -> None:
-        """Take one of the places of a source."""
-        self.open_by_source[source] = self.open_by_source.get(source, 0) + 1
+    def take_source(self, host: str) -> Any:
+        """Take one of the places of a host's source, whether or not one is left; return the source."""
+        return self.sources.take(host)
 
-    def release_source(self, source: Hashable) -> None:
+    def release_source(self, source: Any) -> None:
         """Give back a place of a source."""
-        left = self.open_by_source[source] - 1
-        if left:
-            self.open_by_source[source] = left
-        else:
-            del self.open_by_source[source]
+        self.sources.release(source)
 
     def why_forbidden(self, host: str) -> str:
         """Why the access rules or `trusted` refuse a socket's peer, in words."""
@@ -362,19 +350,6 @@ class Admission:
         """The access rule that decides about this host, in words."""
         match = self.access.match(host)
         return "no access rule matches" if match is None else f"access rule {match.index}: {match.rule}"
-
-    def _source_limit(self, host: str) -> Denial | None:
-        # A source over its own limit must not spend what all sources share: this stands before the common bucket.
-        source = host if ":" not in host else source_key(host)
-        if self.max_per_source is not None and self.open_by_source.get(source, 0) >= self.max_per_source:
-            return Refused.MAX_LIMIT, f"max_connections_per_source is {self.max_per_source}"
-        if self.source_limiter is not None and not self.source_limiter.try_acquire(source):
-            return Refused.RATE_LIMITED, "max_conn_rate_per_source has no token left"
-        return None
-
-    def _count_source(self, connection: ServedConnection, source: Hashable) -> None:
-        self.take_source(source)
-        connection.counted_source = source
 
     def overload(self) -> str | None:
         """Why the load allows no further connection, in words; None if it does. The program's own hook is not asked."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 from esockd_cidr import AccessList, InvalidAddress
 from esockd_core._errors import InvalidOption
 from esockd_core._plain import PlainValue
-from esockd_ratelimit import source_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -159,13 +158,12 @@ def _room(admission: Admission) -> Stage:
 
 
 def _source_limits(admission: Admission, host: str) -> Iterator[Stage]:
-    source = source_key(host)
     if (most := admission.max_per_source) is not None:
-        taken = admission.source_places_taken(source)
+        taken = admission.source_places_taken(host)
         verdict = Verdict.PASS if taken < most else Verdict.REFUSE
         yield Stage("room of its source", verdict, f"{taken} of max_connections_per_source {most} open")
-    if admission.source_limiter is not None:
-        wait_s = admission.source_limiter.wait_time(source)
+    if admission.options.max_conn_rate_per_source is not None:
+        wait_s = admission.source_wait_time_s(host)
         verdict = Verdict.REFUSE if wait_s else Verdict.PASS
         yield Stage("rate of its source", verdict, f"max_conn_rate_per_source {_next_token(wait_s)}")
 

@@ -108,7 +108,7 @@ class RehearsedChanges:
         changed: ListenerOptions,
         access: AccessList,
     ) -> None:
-        self.rules = tuple(str(rule) for rule in rules.rules)
+        self.rules: tuple[str, ...] = tuple(str(rule) for rule in rules.rules)
         self.options = changes
         self.differences: tuple[OptionChange, ...] = plan_options(options, changed).changes
         self._values = {

@@ -12,22 +12,20 @@ import time
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from esockd_cidr import AccessList
 from esockd_core._admission.answers import Answers
-from esockd_core._admission.denial import NO_TOKEN, OF_SOURCES
+from esockd_core._admission.denial import NO_TOKEN, OF_SOURCES, Denial
 from esockd_core._admission.overheard import OverheardWaiting, Rest
 from esockd_core._admission.rules import RulesInFront
 from esockd_core._connection.entrance import EntranceRefused
 from esockd_core._connection.names import host_of
 from esockd_core._stats.counters import Refused
 from esockd_core._stats.top_sources import TopSources
-from esockd_ratelimit import source_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-    from esockd_cidr import AccessList
     from esockd_core._admission.admission import Admission
-    from esockd_core._admission.denial import Denial
     from esockd_core._admission.rules import Rules
     from esockd_core._connection.served import ServedConnection
     from esockd_core._connection.site import Site
@@ -66,7 +64,6 @@ class Shadow:
         on_failure: Called with the error if the shadow itself fails.
 
     Attributes:
-        seen: Clients judged.
         refused: Clients that it refused, by stage or reason.
         newly_refused: Those of them that the listener let in.
         newly_admitted: Clients that it let in and the listener refused, by the listener's stage or reason.
@@ -84,6 +81,7 @@ class Shadow:
     ) -> None:
         self._site = site
         self._live = live
+        self._ask_live = live.admits
         self._on_failure = on_failure
         self._began_at = time.time()
         self._absent: dict[ServedConnection, str] = {}  # refused here, and open nevertheless
@@ -91,9 +89,12 @@ class Shadow:
         self._waiting = site.waiting
         self._overheard = OverheardWaiting(site.waiting)
         self._answers = Answers()
+        self._in_front = _denials_before(access, live.access)
+        self._denials: AccessList | None = None  # those, if the live verdict stands for the rules behind them
         self._spared: dict[str, bool] = {}
-        self._denials = access.denials_before(live.access) if isinstance(access, RulesInFront) else None
-        self.seen = 0
+        self._is_on = False
+        self._seen = 0  # without those that the live admission has let in since `start`
+        self._accepted_before = 0
         self.refused: defaultdict[str, int] = defaultdict(int)
         self.newly_refused: defaultdict[str, int] = defaultdict(int)
         self.newly_admitted: defaultdict[str, int] = defaultdict(int)
@@ -106,6 +107,7 @@ class Shadow:
 
     def start(self) -> None:
         """Begin to judge."""
+        self._is_on, self._accepted_before = True, self._live.counters.accepted
         self._site.judge, self._site.registry.release = self, self.release
         self._site.waiting = self._overheard
 
@@ -115,6 +117,7 @@ class Shadow:
 
     def stop(self) -> None:
         """Judge no more."""
+        self._seen, self._is_on = self.seen, False
         self._site.judge, self._site.registry.release = self._live, self._live.release
         self._site.waiting = self._waiting
         self._absent.clear()
@@ -123,8 +126,10 @@ class Shadow:
 
     def follow(self, options: ListenerOptions) -> None:
         """Go on with other options, which have the changes in them."""
-        changed = self._changed
+        live, changed = self._live, self._changed
         changed.configure(options)
+        self._denials = self._in_front if live.trusted is changed.trusted is None else None
+        self._spared.clear()
         if options.limiter is not None or options.shared is not None:
             changed.limiter = self._answers
         if options.load_hook is not None:
@@ -136,49 +141,36 @@ class Shadow:
                         self._take_source(connection, host_of(connection.peername))
 
     @property
+    def seen(self) -> int:
+        """Clients judged. Whoever is let in is counted by the live admission already."""
+        return self._seen + (self._live.counters.accepted - self._accepted_before if self._is_on else 0)
+
+    @property
     def examples(self) -> tuple[Example, ...]:
         """Clients that it refused and the listener served, at most five of each stage, oldest first."""
         return tuple(sorted((each for some in self._examples.values() for each in some), key=lambda each: each.at))
 
     # As the judge of the site. What is on every connection's way is written out here, in one piece.
 
-    def admits(self, connection: ServedConnection) -> bool:
+    def admits(self, connection: ServedConnection, peer: PeerName) -> bool:
         """Judge a connection's peer; what the live admission says counts."""
-        live = self._live
-        is_admitted = live.admits(connection)
+        if not self._ask_live(connection, peer):
+            self._watch_refused(connection, peer)
+            return False
         try:
-            peer = connection.socket_peername
-            refusal = None
-            if not is_admitted:
-                if live.is_inet and not peer:
-                    return False  # nobody is there any more
-                refusal = live.counters.refusals[-1]
-                if refusal.stage is Refused.OTHER:
-                    return False  # the program's own code failed
-            self.seen += 1
-            self._answers.last = refusal
             host = peer[0] if type(peer) is tuple else "unix:"
-            changed = self._changed
-            if self._denials is not None and live.trusted is changed.trusted is None:
-                # The live rules have spoken, and a rule in front of them can only deny.
-                is_allowed = self._spared.get(host)
-                if is_allowed is None:
-                    is_allowed = self._ask_denials(self._denials, host)
-                if refusal is not None and refusal.stage is Refused.FORBIDDEN:
-                    is_allowed = False
-            else:
-                is_allowed = changed.allows_peer(host)
-            denial = changed.judge(peer, host, is_allowed)
-            if denial is not None:
-                self._deny(connection, host, denial, is_admitted=is_admitted)
-            elif refusal is None:
-                if (source := changed.take_place(host)) is not None:
-                    self._sources[connection] = source
-            else:
-                self._admit(host, refusal.stage)
+            is_allowed = self._spared.get(host)
+            if is_allowed is None:
+                is_allowed = self._allows(host)
+            verdict = self._changed.judge(peer, host, is_allowed)
+            if verdict is not None:
+                if isinstance(verdict, Denial):
+                    self._deny(connection, host, verdict, is_admitted=True)
+                else:
+                    self._sources[connection] = verdict
         except Exception as error:  # noqa: BLE001 - no client is to be hurt by what only watches
             self._on_failure(error)
-        return is_admitted
+        return True
 
     @property
     def packet_limits(self) -> PacketLimits | None:
@@ -221,20 +213,49 @@ class Shadow:
             if self._absent and self._absent.pop(connection, None) is not None:
                 self._overheard.left_out.discard(connection)
             else:
-                self._changed.give_place_back()
-                if self._sources and (source := self._sources.pop(connection, None)) is not None:
-                    self._changed.release_source(source)
+                self._changed.give_back(self._sources.pop(connection, None) if self._sources else None)
         except Exception as error:  # noqa: BLE001 - as above
             self._on_failure(error)
 
     # Its own judgement
 
-    def _ask_denials(self, denials: AccessList, host: str) -> bool:
-        """Whether rules that deny spare a host. Remembered: reading an address takes as long as all the rest."""
+    def _allows(self, host: str) -> bool:
+        """Whether the changed rules let a host in that the live rules let in."""
+        if self._denials is None:
+            return self._changed.allows_peer(host)
         if len(self._spared) >= REMEMBERED:
             self._spared.clear()
-        self._spared[host] = is_allowed = denials.allows(host)
+        # Remembered, because reading an address takes as long as all the rest. These rules do not change.
+        self._spared[host] = is_allowed = self._denials.allows(host)
         return is_allowed
+
+    def _watch_refused(self, connection: ServedConnection, peer: PeerName) -> None:
+        """Judge a client that the live admission has refused."""
+        live, answers = self._live, self._answers
+        if live.is_inet and not peer:
+            return  # nobody is there any more
+        refusal = live.counters.refusals[-1]
+        if refusal.stage is Refused.OTHER:
+            return  # the program's own code failed
+        answers.last = refusal
+        try:
+            self._seen += 1
+            host = host_of(peer)
+            is_allowed = self._spared.get(host)
+            if self._denials is not None and refusal.stage is Refused.FORBIDDEN:
+                is_allowed = False  # a rule in front of those in force can only deny
+            elif is_allowed is None:
+                is_allowed = self._allows(host)
+            verdict = self._changed.judge(peer, host, is_allowed)
+            if isinstance(verdict, Denial):
+                self._deny(connection, host, verdict, is_admitted=False)
+            else:  # it leaves at once: who knows how long it would have stayed
+                self._changed.give_back(verdict)
+                self.newly_admitted[refusal.stage] += 1
+        except Exception as error:  # noqa: BLE001 - as above
+            self._on_failure(error)
+        finally:
+            answers.last = None
 
     def _watch_source(self, connection: ServedConnection, live_reason: str | None) -> None:
         try:
@@ -245,7 +266,7 @@ class Shadow:
     def _see_source(self, connection: ServedConnection, live_reason: str | None) -> None:
         changed = self._changed
         if connection.opened_at < self._began_at:
-            self.seen += 1
+            self._seen += 1
         if (stage := self._absent.get(connection)) is not None:
             if live_reason is not None and stage:  # it was not to be served anyway
                 self.newly_refused[stage] -= 1
@@ -256,9 +277,7 @@ class Shadow:
             if denial is None and changed.max_per_source is not None:
                 self._take_source(connection, host)
         if denial is not None:
-            changed.give_place_back()
-            if (source := self._sources.pop(connection, None)) is not None:
-                changed.release_source(source)
+            changed.give_back(self._sources.pop(connection, None))
             stage = OF_SOURCES[denial[0]]
             self.refused[stage] += 1
             self._leave_out(connection, stage)
@@ -279,14 +298,6 @@ class Shadow:
         if is_admitted:
             self._leave_out(connection, stage)
             self._note(connection.socket_peername, host, stage, reason)
-
-    def _admit(self, host: str, stage: str) -> None:
-        """Let a client in that the listener has refused. It leaves at once: who knows how long it would have stayed."""
-        source = self._changed.take_place(host)
-        self._changed.give_place_back()
-        if source is not None:
-            self._changed.release_source(source)
-        self.newly_admitted[stage] += 1
 
     def _would_wait(self, denial: Denial) -> bool:
         changed, (stage, reason) = self._changed, denial
@@ -312,5 +323,11 @@ class Shadow:
     def _take_source(self, connection: ServedConnection, host: str) -> None:
         """Count a connection for its source; the caller has `held` the limits."""
         if connection not in self._sources:
-            self._sources[connection] = source = source_key(host)
-            self._changed.take_source(source)
+            self._sources[connection] = self._changed.take_source(host)
+
+
+def _denials_before(access: Rules, live: Rules) -> AccessList | None:
+    """The rules that the changed ones have in front of the live ones, if they only deny; otherwise None."""
+    if access is live:
+        return AccessList()
+    return access.denials_before(live) if isinstance(access, RulesInFront) else None

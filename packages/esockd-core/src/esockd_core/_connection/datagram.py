@@ -43,15 +43,27 @@ class DatagramBase(DatagramSending):
         peer_address: Where its datagrams come from, as the kernel tells it.
         address: Where those to it go, as the port takes it.
         key: What its datagrams are known by among the peers of the port.
+        origin: The same as the kernel packs it, once the port has taken several datagrams at a time; until then, None.
     """
 
-    __slots__ = ("_session_id", "address", "datagrams_out", "key", "layer", "peer_address", "port")
+    __slots__ = (
+        "_session_id",
+        "address",
+        "datagrams_out",
+        "key",
+        "layer",
+        "origin",
+        "peer_address",
+        "port",
+        "socket_peername",
+    )
 
     def __init__(self, site: Site, driver: AnyDriver, port: SharedSocket, address: Any, key: Hashable) -> None:
         DatagramSending.__init__(self, site, driver)
         self.port = port
         self.address = self.peer_address = address
         self.key = key
+        self.origin: bytes | None = None
         self.layer: DatagramLayer | None = None
         self.socket_peername = name_of(address)
         self._session_id: Hashable | None = None

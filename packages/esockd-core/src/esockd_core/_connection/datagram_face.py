@@ -21,7 +21,8 @@ class DatagramConnection(Connection, anyio.abc.ObjectStream[bytes]):
     """One peer of a datagram listener, from its first datagram until nothing was heard of it for a while.
 
     Iterating gives its datagrams, and ends when the connection times out, is closed, or the listener drains. Datagrams
-    may be lost, come twice or in another order. Those that this side drops are counted by cause in `Stats`.
+    may be lost, come twice or in another order. Those that this side drops are counted by cause in `Stats`. A task
+    can be made of `receive()`; what `anext` gives can only be awaited.
 
     Attributes:
         datagrams_in: Datagrams received so far.

@@ -13,7 +13,7 @@ from esockd_core._connection.driven import DrivenConnection
 from esockd_core._stats.counters import Dropped
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Awaitable, Coroutine, Iterator
 
     from esockd_core._connection.driver import AnyDriver
     from esockd_core._connection.peers import Sender
@@ -174,7 +174,7 @@ class DatagramReceiving(DrivenConnection, DatagramConnection):
     __anext__ = _receive  # again in a class with a `_receive` of its own; another call would cost as much as a wait
 
     @abstractmethod
-    async def _wait_for_input(self) -> None:
+    def _wait_for_input(self) -> Awaitable[None]:
         """Set `_receiver` and return when `_wake_receiver` is called."""
 
     def _cannot_receive(self) -> Exception:

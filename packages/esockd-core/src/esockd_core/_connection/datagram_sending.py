@@ -67,9 +67,20 @@ class DatagramSending(DatagramReceiving):
             self._unyielded = 0
 
     def send_nowait(self, data: bytes) -> None:
-        if not self._write(data if type(data) is bytes else as_bytes(data)):
-            self._site.counters.count_unsent(BlockingIOError(errno.EAGAIN, "the send buffer is full"))
-            raise WouldBlock
+        # What `_write` does, without its call.
+        if self._closing:
+            raise self._closed_error()
+        if type(data) is not bytes:
+            data = as_bytes(data)
+        sealed = data if self.layer is None else self.layer.seal(self, data)
+        try:
+            self.port.sendto(sealed, self.address)
+        except OSError as error:
+            if not self._was_taken(sealed, error):
+                self._site.counters.count_unsent(error)
+                raise WouldBlock from None
+        self.bytes_out += len(data)
+        self.datagrams_out += 1
 
     def _write(self, data: bytes) -> bool:
         """Send a datagram; return False if there is no room for it now."""

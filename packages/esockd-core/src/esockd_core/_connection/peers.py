@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Hashable, Sequence
 
-    from esockd_core._connection.served import ServedConnection
     from esockd_core._options.listener import PeerName
 
 
@@ -53,7 +52,7 @@ class SharedSocket(ABC):
         """
 
     @abstractmethod
-    def forget(self, connection: ServedConnection, key: Hashable) -> None:
+    def forget(self, connection: Any, key: Hashable) -> None:
         """The next datagram of this peer is that of a new one."""
 
     @abstractmethod

@@ -1,34 +1,34 @@
-"""One socket of a datagram listener: its peers, and the loop that takes datagrams from it.
+"""One socket of a datagram listener, and the loop that takes datagrams from it.
 
-The first datagram of a peer is its arrival and passes the admission of the listener; every further one is a look into a
-dictionary. The work of one wake-up is bounded, and a peer that is refused leaves nothing behind.
+The first datagram of a peer is its arrival; every further one is a look into a dictionary. The work of one wake-up is
+bounded. As long as several wait at once, they are taken by one call, where the kernel has one for that. A single one is
+cheaper by itself.
 """
 
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
+from esockd_core._connection.datagram_sorting import DatagramSorting
 from esockd_core._connection.names import name_of
-from esockd_core._connection.peers import Sender, SharedSocket
-from esockd_core._connection.proxied_datagrams import admits_source, key_behind, read_header
+from esockd_core._platform.datagram_batch import NAME_BYTES, SLOTS, DatagramBatch, address_in, batches_work
 from esockd_core._platform.listening import is_shut_down
 from esockd_core._platform.segmentation import segments_of, takes_trains
 from esockd_core._platform.socket_drops import dropped_datagrams
-from esockd_core._stats.counters import Dropped, Refused
-from esockd_core._stats.reasons import REPLACED
+from esockd_core._stats.counters import Dropped
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Sequence
 
     from esockd_core._connection.datagram import DatagramBase
-    from esockd_core._connection.entrance import ProxiedClient
-    from esockd_core._connection.served import ServedConnection
+    from esockd_core._connection.datagram_sorting import Arrivals
     from esockd_core._connection.site import Site
-    from esockd_core._options.listener import PeerName
+    from esockd_core._options.listener import ListenerOptions, PeerName
 
 BATCH: Final = 64  # datagrams taken in one wake-up, so that a flood cannot starve what else the loop does
 DTLS_BATCH: Final = 16  # where each may be a hello that takes a signature: half a millisecond with RSA 2048
@@ -38,30 +38,8 @@ FATAL: Final = frozenset({errno.EBADF, errno.ENOTSOCK, errno.EINVAL, errno.EFAUL
 WAIT: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK})
 SHORTAGE: Final = frozenset({errno.ENOBUFS, errno.ENOMEM})
 
-CAUSES: Final = {
-    Refused.EARLY: Dropped.OTHER,
-    Refused.FORBIDDEN: Dropped.FORBIDDEN,
-    Refused.MAX_LIMIT: Dropped.MAX_LIMIT,
-    Refused.RATE_LIMITED: Dropped.RATE_LIMITED,
-    Refused.OVERLOADED: Dropped.OVERLOADED,
-    Refused.OTHER: Dropped.OTHER,
-}
 
-
-NewConnection: TypeAlias = "Callable[[DatagramPort, Any, Hashable], DatagramBase]"
-"""Makes the connection of a peer that was not judged yet, from the port, its address and its key."""
-
-
-class Arrivals(Protocol):
-    """Makes connections of new peers, on one event loop."""
-
-    new_connection: NewConnection
-
-    def begin(self, connection: DatagramBase) -> None:
-        """Register a connection that was admitted, and start its next driver."""
-
-
-class DatagramPort(SharedSocket):
+class DatagramPort(DatagramSorting):
     """One socket of a datagram listener, which may be replaced by another one while its peers stay.
 
     Args:
@@ -72,40 +50,47 @@ class DatagramPort(SharedSocket):
         sock: The socket that is read from and sent by.
         bound: The address that it is bound to, as the kernel told it.
         family: Its address family.
-        peers: Connections by what their datagrams are known by.
         sendto: The socket's own.
     """
 
     __slots__ = (
-        "_arrivals",
         "_batch",
         "_budget",
         "_is_leaving",
+        "_is_special",
         "_kernel_drops",
+        "_known",
+        "_many",
+        "_most_bytes",
+        "_options",
+        "_read_bytes",
+        "_received",
         "_recvfrom",
         "_room",
-        "_site",
         "_until_probe",
         "_wait_for_room",
         "bound",
         "family",
-        "peers",
         "sendto",
         "sock",
         "takes_trains",
     )
 
+    _ancillary_bytes = 0  # room for what the kernel tells with each datagram
+
     def __init__(self, site: Site, arrivals: Arrivals, sock: socket.socket) -> None:
-        self._site = site
-        self._arrivals = arrivals
+        DatagramSorting.__init__(self, site, arrivals)
         self._batch = BATCH if site.options.dtls is None else DTLS_BATCH
         self._budget = self._batch
         self._until_probe = PROBE_EVERY
         self._room = anyio.Lock()
         self._wait_for_room: anyio.CancelScope | None = None
-        self.peers: dict[Hashable, DatagramBase] = {}
         self._kernel_drops = 0
+        self._known: dict[bytes, DatagramBase] = {}  # by the origin of their datagrams, as the kernel packs it
+        self._many: DatagramBatch | None = None  # made when several wait for the first time
+        self._received: Iterator[tuple[bytes, int, bytes]] = iter(())
         self.use(sock)
+        self._follow(site.options)
 
     def expect_many(self) -> None:
         """Take whole batches from now on."""
@@ -130,16 +115,14 @@ class DatagramPort(SharedSocket):
         Raises:
             OSError: If the socket will not work again, or if the system lacks memory.
         """
-        peers, recvfrom = self.peers, self._recvfrom
-        most_bytes = self._site.options.udp.max_datagram_bytes
-        size = most_bytes + 1  # one more tells what is too long
-        if self._site.options.proxy is not None:
-            size = LONGEST
-        limits = self._site.judge.packet_limits
-        options = self._site.options
-        is_special = options.udp.session_id is not None or options.proxy is not None
-        budget = self._budget
-        taken = 0
+        site = self._site
+        if site.options is not self._options:
+            self._follow(site.options)
+        if self._many is not None and self._budget > 1:
+            return self._take_many(self._many)
+        peers, recvfrom, size, most_bytes = self.peers, self._recvfrom, self._read_bytes, self._most_bytes
+        is_special, limits = self._is_special, site.judge.packet_limits
+        budget, taken = self._budget, 0
         try:
             while taken < budget:
                 datagram, address = recvfrom(size)
@@ -150,7 +133,7 @@ class DatagramPort(SharedSocket):
                 elif connection is None or (length := len(datagram)) > most_bytes:
                     self._take_other(datagram, address, address)
                 elif limits is not None and not limits.allow(address):
-                    self._site.counters.count_dropped(Dropped.PACKET_RATE)
+                    site.counters.count_dropped(Dropped.PACKET_RATE)
                 elif connection.layer is None:
                     connection.datagrams_in += 1
                     connection.bytes_in += length
@@ -160,12 +143,95 @@ class DatagramPort(SharedSocket):
         except OSError as error:
             self._stopped(error, taken)
         else:
-            self._until_probe -= 1
-            if not self._until_probe:
-                self._budget = self._batch
+            self._took_all(budget)
         finally:
-            self._site.counters.datagrams_in += taken
+            site.counters.datagrams_in += taken
         return taken
+
+    def _take_many(self, many: DatagramBatch) -> int:
+        """Do what `on_readable` does, by calls that take several datagrams.
+
+        If a handler has this port read in its turn, it first gets the rest of what the last call took.
+        """
+        site, known, most_bytes = self._site, self._known, self._most_bytes
+        limits = site.judge.packet_limits
+        budget, taken = self._budget, 0
+        try:
+            while True:
+                for datagram, length, origin in self._received:
+                    taken += 1
+                    connection = known.get(origin)
+                    if connection is None or length > most_bytes:
+                        self._take_unknown(datagram, origin)
+                    elif limits is not None and not limits.allow(connection.peer_address):
+                        site.counters.count_dropped(Dropped.PACKET_RATE)
+                    elif connection.layer is None:
+                        connection.datagrams_in += 1
+                        connection.bytes_in += length
+                        connection.driver.data_received(connection, datagram)
+                    else:
+                        connection.layer.received(connection, datagram)
+                if taken >= budget or (taken and not many.is_full):
+                    break
+                try:
+                    self._received = many.take(self.sock.fileno())
+                except OSError as error:
+                    self._stopped(error, taken)
+                    return taken
+            if taken <= 1:
+                self._expect_single()
+        finally:
+            site.counters.datagrams_in += taken
+        return taken
+
+    def _take_unknown(self, datagram: bytes, origin: bytes) -> None:
+        """Take a datagram of a peer whose origin is new to this port, or one that is too long."""
+        site, limits = self._site, self._site.judge.packet_limits
+        address, key = self._sender_in(origin)
+        connection = self.peers.get(key)
+        if connection is None or len(datagram) > self._most_bytes:
+            self._take_other(datagram, address, key)
+        elif limits is not None and not limits.allow(address):
+            site.counters.count_dropped(Dropped.PACKET_RATE)
+        else:
+            if connection.origin is None:
+                connection.origin = origin
+                self._known[origin] = connection
+            connection.received(datagram)
+
+    def _sender_in(self, origin: bytes) -> tuple[Any, Hashable]:
+        """The address of a peer and the key of its datagrams."""
+        address = address_in(origin)
+        return address, address
+
+    def _took_all(self, budget: int) -> None:
+        """Note that a wake-up has taken as many datagrams as it may."""
+        if budget > 1:
+            self._open_batch()
+            return
+        self._until_probe -= 1
+        if not self._until_probe:
+            self._budget = self._batch
+
+    def _expect_single(self) -> None:
+        """Take one at a time for a while: to find that no more wait costs as much as a datagram."""
+        self._budget, self._until_probe = 1, PROBE_EVERY
+
+    def _open_batch(self) -> None:
+        """Take several datagrams by one call from now on, where that can be done."""
+        if self._many is None and not self._is_special:
+            with suppress(OSError):  # without memory or a descriptor for it, they are taken one by one
+                if batches_work():
+                    name_bytes, slots = NAME_BYTES[self.family], min(SLOTS, self._batch)
+                    self._many = DatagramBatch(self._read_bytes, name_bytes, self._ancillary_bytes, slots)
+
+    def _follow(self, options: ListenerOptions) -> None:
+        """Take datagrams by these options from now on. They are looked at when they change, not at each wake-up."""
+        self._options = options
+        self._most_bytes = options.udp.max_datagram_bytes
+        self._read_bytes = self._most_bytes + 1 if options.proxy is None else LONGEST  # one more tells what is too long
+        self._is_special = options.udp.session_id is not None or options.proxy is not None
+        self._many = None
 
     def _stopped(self, error: OSError, taken: int) -> None:
         """Look at what ended a batch; errors pass that concern one datagram, such as what ICMP told (udp(7)).
@@ -173,8 +239,10 @@ class DatagramPort(SharedSocket):
         Raises:
             OSError: If the socket will not work again, or if the system lacks memory.
         """
-        if taken <= 1:  # as long as they come one by one: to find the queue empty costs as much as a datagram
-            self._budget, self._until_probe = 1, PROBE_EVERY
+        if taken <= 1:
+            self._expect_single()
+        else:
+            self._open_batch()
         if error.errno in FATAL or error.errno in SHORTAGE:
             raise error
         if not taken and error.errno in WAIT and self._is_shut_down():
@@ -183,192 +251,26 @@ class DatagramPort(SharedSocket):
     def _is_shut_down(self) -> bool:
         return is_shut_down(self.sock)
 
-    def _take_other(self, datagram: bytes, address: Any, key: Hashable) -> None:
-        """Take a datagram of a new peer, or one that is too long."""
-        site = self._site
-        if len(datagram) > site.options.udp.max_datagram_bytes:
-            site.counters.count_dropped(Dropped.TOO_LONG)
-        elif not site.takes_new_peers:
-            site.counters.count_dropped(Dropped.SUSPENDED)
-        elif not self._is_over_limit(address) and not self._is_answered(datagram, address, key):
-            self._arrive(datagram, address, key)
-
-    def _take_special(self, datagram: bytes, address: Any, key: Hashable) -> None:
-        """Take a datagram of a listener with PROXY headers or with sessions that change their address."""
-        if self._site.options.proxy is None:
-            self._take_of_session(datagram, address, key)
-        else:
-            self._take_proxied(datagram, address, key)
-
-    def _take_proxied(self, datagram: bytes, address: Any, key: Hashable) -> None:
-        """Take a datagram with a PROXY header."""
-        site, limits = self._site, self._site.judge.packet_limits
-        if not site.judge.permits(name_of(address)):
-            site.counters.count_dropped(Dropped.FORBIDDEN)
-            return
-        found = read_header(datagram)
-        if found is None:
-            site.counters.count_dropped(Dropped.PROXY_INVALID)
-            return
-        client, payload = found
-        behind = key_behind(key, client)
-        connection = self.peers.get(behind)
-        if limits is not None and not limits.allow(behind):
-            site.counters.count_dropped(Dropped.PACKET_RATE)
-        elif len(payload) > site.options.udp.max_datagram_bytes:
-            site.counters.count_dropped(Dropped.TOO_LONG)
-        elif connection is not None:
-            connection.received(payload)
-        else:
-            self._take_new_client(payload, address, behind, client)
-
-    def _take_new_client(self, payload: bytes, address: Any, key: Hashable, client: ProxiedClient) -> None:
-        """Take a datagram of a new client behind a proxy."""
-        if not self._site.takes_new_peers:
-            self._site.counters.count_dropped(Dropped.SUSPENDED)
-        elif not self._is_answered(payload, address, key, client):
-            self._arrive(payload, address, key, client)
-
-    def _take_of_session(self, datagram: bytes, address: Any, key: Hashable) -> None:
-        """Take a datagram that may carry the id of a session at another address."""
-        site, connection = self._site, self.peers.get(key)
-        udp, owners = site.options.udp, site.sessions.owners
-        if len(datagram) > udp.max_datagram_bytes or udp.session_id is None:
-            self._take_other(datagram, address, key)
-            return
-        found = site.sessions.id_in(datagram, udp.session_id)
-        owner: DatagramBase | None = None if found is None else owners.get(found)
-        if owner is None and connection is None:
-            self._take_other(datagram, address, key)
-            owner = self.peers.get(key)
-            if found is not None and owner is not None and owner.session_id is None and found not in owners:
-                owner.session_id = found
-        elif self._is_over_limit(address):
-            pass
-        elif owner is None or owner is connection:
-            if connection is not None:
-                if found is not None and connection.session_id is None:
-                    connection.session_id = found
-                connection.received(datagram)
-        else:
-            self._take_from_elsewhere(datagram, Sender(self, address, key, len(datagram)), owner)
-
-    def _take_from_elsewhere(self, datagram: bytes, sender: Sender, owner: DatagramBase) -> None:
-        """Take a datagram with the id of a session that has another address."""
-        site, decide = self._site, self._site.options.udp.may_move
-        peer = name_of(sender.address)
-        if not site.judge.permits(peer):
-            site.counters.count_dropped(Dropped.FORBIDDEN)
-        elif decide is None and owner.layer is None:
-            owner.deliver_foreign(datagram, sender)
-        elif decide is not None and site.sessions.may_move(decide, owner, datagram, peer) and owner.state == "open":
-            self.move(owner, sender)
-            owner.received(datagram)
-        else:
-            site.counters.count_dropped(Dropped.NOT_MOVED)
-
-    def move(self, connection: DatagramBase, sender: Sender) -> None:
-        """Give a session to another address. Whoever has that one loses it, and so does its old address."""
-        rival = self.peers.get(sender.key)
-        if rival is connection:
-            return
-        connection.port.forget(connection, connection.key)
-        if rival is not None:
-            rival.abort(REPLACED)
-        connection.port, connection.key, connection.peer_address = self, sender.key, sender.address
-        connection.address = self._way_to(sender.address, sender.key)
-        connection.socket_peername = name_of(sender.address)
-        self.peers[sender.key] = connection
-        self._site.judge.moved(connection)
-
-    def _is_over_limit(self, address: Any) -> bool:
-        """Whether a datagram of a new peer is one too many, or of a peer that may not spend what others share."""
-        site = self._site
-        limits = site.judge.packet_limits
-        if limits is None:
-            return False
-        if not site.judge.permits(name_of(address)):
-            site.counters.count_dropped(Dropped.FORBIDDEN)
-            return True
-        if not limits.allow(address):
-            site.counters.count_dropped(Dropped.PACKET_RATE)
-            return True
-        return False
-
-    def _is_answered(self, datagram: bytes, address: Any, key: Hashable, client: ProxiedClient | None = None) -> bool:
-        """Answer what needs no connection."""
-        site = self._site
-        check, doorkeeper = site.options.udp.health_check, site.doorkeeper
-        reply = check[1] if check is not None and datagram == check[0] else None
-        if reply is None and doorkeeper is None:
-            return False
-        source = None if client is None else client.source
-        peer = name_of(address) if source is None else source
-        is_permitted = site.judge.permits(peer) if client is None else site.judge.permits_source(peer)
-        if not is_permitted:
-            site.counters.count_dropped(Dropped.FORBIDDEN)
-            return True
-        answer = doorkeeper.answer(datagram, peer) if reply is None and doorkeeper is not None else reply
-        if answer is None:
-            return False
-        if not answer and reply is None:
-            site.counters.count_dropped(Dropped.DTLS)
-            return True
-        site.counters.datagrams_answered += 1
-        try:
-            self.sendto(answer, self._way_to(address, key))
-        except OSError as error:
-            site.counters.count_unsent(error)
-        else:
-            site.counters.datagrams_out += 1
-        return True
-
-    def _arrive(self, datagram: bytes, address: Any, key: Hashable, client: ProxiedClient | None = None) -> None:
-        site = self._site
-        connection = self._arrivals.new_connection(self, address, key)
-        if not site.judge.admits(connection):
-            site.counters.count_dropped(CAUSES[site.counters.refusals[-1].stage])
-            return
-        if client is not None and not admits_source(site, connection, client):
-            return
-        connection.address = self._way_to(address, key)
-        self.peers[key] = connection
-        self._arrivals.begin(connection)
-        if connection.state == "open":
-            connection.received(datagram)
-        else:  # closed by the hook that was told of its start, or by its handler
-            site.counters.count_dropped(Dropped.UNREAD)
-
-    def _way_to(self, address: Any, key: Hashable) -> Any:  # noqa: ARG002
-        """What `sendto` takes as the address of a peer."""
-        return address
-
     def send_train(self, datagrams: Sequence[bytes], address: Any) -> None:
         """Give several datagrams for an address to the kernel, which takes all of them or none."""
         self.sock.sendmsg(datagrams, (segments_of(len(datagrams[0])),), 0, address)
 
     # Its peers
 
-    def forget(self, connection: ServedConnection, key: Hashable) -> None:
+    def forget(self, connection: DatagramBase, key: Hashable) -> None:
         """The next datagram of this peer is that of a new one."""
         if self.peers.get(key) is connection:
             del self.peers[key]
-
-    def start_anew(self, connection: DatagramBase, datagram: bytes) -> None:
-        """End a connection, because its peer has started again with this datagram, and let that arrive."""
-        connection.abort(REPLACED)
-        client = connection.client
-        if client is None:
-            self._take_other(datagram, connection.peer_address, connection.key)
-        else:
-            self._take_new_client(datagram, connection.peer_address, connection.key, client)
+            if connection.origin is not None:
+                self._known.pop(connection.origin, None)
+                connection.origin = None
 
     def adopt(self, other: DatagramPort) -> None:
         """Take over the peers of a port whose socket is gone."""
         for key, connection in other.peers.items():
             if key not in self.peers:
                 self.peers[key] = connection
-                connection.port = self
+                connection.port, connection.origin = self, None
         other.peers = {}
 
     def local_name(self, key: Hashable) -> PeerName:  # noqa: ARG002

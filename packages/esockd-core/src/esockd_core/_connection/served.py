@@ -34,7 +34,6 @@ class ServedConnection(Connection):
         "moved_at",
         "moved_bytes",
         "opened_at",
-        "socket_peername",
         "user_data",
     )
 

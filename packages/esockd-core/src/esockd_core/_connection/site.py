@@ -45,8 +45,8 @@ class Judge(Protocol):
         """The same for the client that a PROXY header names."""
         ...
 
-    def admits(self, connection: ServedConnection) -> bool:
-        """Judge a connection's peer. Take a place and count it, or count the refusal."""
+    def admits(self, connection: ServedConnection, peer: PeerName) -> bool:
+        """Judge a connection by the peer of its socket. Take a place and count it, or count the refusal."""
         ...
 
     def admit_source(self, connection: ServedConnection) -> None:

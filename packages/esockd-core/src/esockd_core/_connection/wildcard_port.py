@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from esockd_core._connection.port import LONGEST, DatagramPort
+from esockd_core._connection.names import unmapped
+from esockd_core._connection.port import DatagramPort
 from esockd_core._connection.proxied_datagrams import own_key
+from esockd_core._platform.datagram_batch import NAME_BYTES, address_in, ancillary_in
 from esockd_core._platform.packet_info import (
     ANCILLARY_BYTES,
     local_address_of,
@@ -20,7 +22,7 @@ from esockd_core._stats.counters import Dropped
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
     from esockd_core._options.listener import PeerName
 
@@ -29,6 +31,8 @@ class WildcardPort(DatagramPort):
     """A socket bound to every address; a peer is known by its own address and by the one that it has asked."""
 
     __slots__ = ("_recvmsg", "_sendmsg")
+
+    _ancillary_bytes = ANCILLARY_BYTES
 
     def use(self, sock: socket.socket) -> None:
         """Read from and send by this socket from now on."""
@@ -46,33 +50,39 @@ class WildcardPort(DatagramPort):
         self._sendmsg(datagrams, [*ancillary, segments_of(len(datagrams[0]))], 0, peer)
 
     def on_readable(self) -> int:
-        peers, recvmsg = self.peers, self._recvmsg
-        size = self._site.options.udp.max_datagram_bytes + 1
-        limits = self._site.judge.packet_limits
-        options = self._site.options
-        is_special = options.udp.session_id is not None or options.proxy is not None
-        if options.proxy is not None:
-            size = LONGEST
-        batch, taken = self._batch, 0
+        site = self._site
+        if site.options is not self._options:
+            self._follow(site.options)
+        if self._many is not None and self._budget > 1:
+            return self._take_many(self._many)
+        peers, recvmsg, size, most_bytes = self.peers, self._recvmsg, self._read_bytes, self._most_bytes
+        is_special, limits = self._is_special, site.judge.packet_limits
+        budget, taken = self._budget, 0
         try:
-            while taken < batch:
+            while taken < budget:
                 datagram, ancillary, _, address = recvmsg(size, ANCILLARY_BYTES)
                 taken += 1
                 key = (address, local_address_of(ancillary))
                 connection = peers.get(key)
                 if is_special:
                     self._take_special(datagram, address, key)
-                elif connection is None or len(datagram) == size:
+                elif connection is None or len(datagram) > most_bytes:
                     self._take_other(datagram, address, key)
                 elif limits is not None and not limits.allow(address):
-                    self._site.counters.count_dropped(Dropped.PACKET_RATE)
+                    site.counters.count_dropped(Dropped.PACKET_RATE)
                 else:
                     connection.received(datagram)
         except OSError as error:
             self._stopped(error, taken)
+        else:
+            self._took_all(budget)
         finally:
-            self._site.counters.datagrams_in += taken
+            site.counters.datagrams_in += taken
         return taken
+
+    def _sender_in(self, origin: bytes) -> tuple[Any, Hashable]:
+        address = address_in(origin)
+        return address, (address, local_address_of(ancillary_in(origin, NAME_BYTES[self.family])))
 
     def _way_to(self, address: Any, key: Any) -> Any:
         return address, send_from(own_key(key)[1])
@@ -80,4 +90,4 @@ class WildcardPort(DatagramPort):
     def local_name(self, key: Any) -> PeerName:
         """The address that a peer has asked."""
         local = own_key(key)[1]
-        return (text_of_local_address(local), self.bound[1]) if local else super().local_name(key)
+        return (unmapped(text_of_local_address(local)), self.bound[1]) if local else super().local_name(key)

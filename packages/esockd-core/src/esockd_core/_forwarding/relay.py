@@ -5,8 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-import anyio
-
 from esockd_core._stats.reasons import HALF_CLOSED_TIMEOUT, NORMAL, RESET
 
 if TYPE_CHECKING:
@@ -55,29 +53,27 @@ class Relay(ABC):
         half_closed_timeout_s: Seconds that may pass without a byte once one side has finished; None is for ever.
     """
 
-    __slots__ = ("_moved_at", "_moved_bytes", "client", "half_closed_timeout_s", "upstream")
+    __slots__ = ("_has_ended", "_moved_at", "_moved_bytes", "client", "half_closed_timeout_s", "upstream")
 
     def __init__(self, client: StreamBase, upstream: StreamBase, half_closed_timeout_s: float | None) -> None:
         self.client = client
         self.upstream = upstream
         self.half_closed_timeout_s = half_closed_timeout_s
+        self._has_ended = False
         self._moved_bytes = -1
         self._moved_at = 0.0
 
     async def run(self) -> None:
         """Relay until it is over. The upstream is then closed; the client may still be closing."""
-        is_quiet = False
         relays = self.client.site.watch.relays
         relays[self.client] = self.upstream
         try:
             try:
                 self._begin()
-                while not (self._is_over() or is_quiet):
-                    is_quiet = not await self._changed(self._look_every_s()) and self._has_gone_quiet()
+                await self._until_over()
             finally:
-                self._end(is_quiet=is_quiet)
-            while self.upstream.state != "closed":  # its last bytes have the time that those of a client have
-                await self._changed(None)
+                self._end()
+            await self._until_closed()  # its last bytes have the time that those of a client have
         finally:
             del relays[self.client]
             self.upstream.close_socket()
@@ -87,8 +83,12 @@ class Relay(ABC):
         """Begin to pass each side's bytes and its end to the other."""
 
     @abstractmethod
-    async def _changed(self, timeout_s: float | None) -> bool:
-        """Return True when a side finishes or is lost, or False after this time."""
+    async def _until_over(self) -> None:
+        """Return when it is over, or when it has gone quiet, after `_end(is_quiet=True)`."""
+
+    @abstractmethod
+    async def _until_closed(self) -> None:
+        """Return when the socket of the upstream is closed."""
 
     def _is_over(self) -> bool:
         client, upstream = self.client, self.upstream
@@ -100,18 +100,21 @@ class Relay(ABC):
         return self.half_closed_timeout_s / 8  # as `sweep_all` looks at idle connections
 
     def _has_gone_quiet(self) -> bool:
-        now = anyio.current_time()
+        now = self.client.now()
         moved = sum(side.bytes_in + side.taken_bytes() for side in (self.client, self.upstream))
         if moved > self._moved_bytes:
             self._moved_bytes, self._moved_at = moved, now
         return self.half_closed_timeout_s is not None and now - self._moved_at >= self.half_closed_timeout_s
 
-    def _end(self, *, is_quiet: bool) -> None:
-        """Begin the end of both sides.
+    def _end(self, *, is_quiet: bool = False) -> None:
+        """Begin the end of both sides, once.
 
         A side that has the whole stream of the other is closed in order. A side whose stream was cut short is reset, so
         that it does not take what it has for the whole. So is a side that takes nothing of what it has yet to get.
         """
+        if self._has_ended:
+            return
+        self._has_ended = True
         client, upstream = self.client, self.upstream
         reason = NORMAL
         if is_quiet:

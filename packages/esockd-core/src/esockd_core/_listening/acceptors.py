@@ -49,7 +49,7 @@ class Acceptors:
                 text = f"cannot listen on {' and '.join(sockets.addresses)}: {reason}"
                 raise CannotBind(error.errno, text, "Raise the limit (ulimit -n), or set fewer acceptors") from error
             stack.pop_all()
-        addresses = [address for address in sockets.addresses for _ in range(per_socket)]
+        addresses = [address for address in sockets.names for _ in range(per_socket)]
         self.acceptors = [Acceptor(number, address) for number, address in enumerate(addresses)]
         self._scope = anyio.CancelScope()
         self._stopped = anyio.Event()

@@ -22,6 +22,7 @@ from esockd_core._errors import InvalidOption, ListenerClosed
 from esockd_core._forwarding.handler import ForwardHandler
 from esockd_core._listening.accepting import Accepting
 from esockd_core._listening.audited import audited
+from esockd_core._listening.closing import Closing
 from esockd_core._listening.datagram_intake import DatagramIntake
 from esockd_core._listening.drain import Ending, drain_connections, end_connections
 from esockd_core._listening.intake import Intake
@@ -59,7 +60,7 @@ ASK_S: Final = 1.0  # for a round trip, a handshake and a busy client
 READ_PASSES: Final = 8  # of the event loop, before a drain: who was queued is registered, read from and seen to finish
 
 
-class Listener(Accepting):
+class Listener(Closing, Accepting):
     """One opened address and the connections it accepted.
 
     Run it in a task group of your own, `await task_group.start(listener.run)`, or let `open_listener` or a `Server` do
@@ -324,8 +325,8 @@ class Listener(Accepting):
         if "dtls" in plan and new.dtls is not None and self._site.dtls is not None:
             self._site.dtls.use(new.dtls)
         self._admission.configure(new, self._site.registry)
+        self._rehearse_on()  # in the same step: a rehearsal relies on what the live admission has just said
         await self._shared_limit.follow()
-        self._rehearse_on()
         self._ending.timeout_s = new.shutdown_timeout
         self._site.registry.announce_change()
         return plan
@@ -368,22 +369,6 @@ class Listener(Accepting):
         self._site.registry.announce_change()
         self._end_requested.set()
         self._intake.give_up_opening()
-        await self._closed.wait()
-
-    async def close(self) -> None:
-        """Close the listener gracefully. Each handler has `shutdown_timeout` to end."""
-        await self.drain()
-
-    async def kill(self) -> None:
-        """Close the listener and cancel every handler at once."""
-        await self.drain(timeout=0)
-
-    async def wait_draining(self) -> None:
-        """Return when its listening sockets are closed, so that another listener may have its address."""
-        await self._deaf.wait()
-
-    async def wait_closed(self) -> None:
-        """Return when nothing is left of the listener."""
         await self._closed.wait()
 
 

@@ -16,7 +16,7 @@ from esockd_core._listening.listener import Listener
 from esockd_core._listening.shelter import sheltered_task_group
 from esockd_core._loops.background import start_in_background
 from esockd_core._options.changes import merge_options
-from esockd_core._stats.counters import Counters
+from esockd_core._stats.counters import Counters, keep
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -143,7 +143,8 @@ class Server:
         """Open a listener and return it once it accepts.
 
         Args:
-            name: With the address, the key of the listener. Counters belong to the key and survive a close.
+            name: With the address, the key of the listener. Counters belong to the key and survive a
+                close: those of the 1,000 listeners that closed last are kept.
             address: Where to listen; see `Listener`.
             handler: A coroutine function, or a `CallbackHandler`.
             options: Its options; see `ListenerOptions`.
@@ -198,7 +199,7 @@ class Server:
             logger.exception("listener %s failed and is closed", listener.name)
         finally:
             self._listeners.remove(listener)
-            self._counters[listener.name, str(listener.address)] = counters
+            keep(self._counters, (listener.name, str(listener.address)), counters)
 
     def listeners(self) -> tuple[Listener, ...]:
         """The open listeners, in the order in which they were opened."""

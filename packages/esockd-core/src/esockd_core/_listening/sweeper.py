@@ -98,7 +98,7 @@ class Sweeper:
         now, watch = self._now, self._site.watch
         handed = connection.wire_bytes_out()
         if connection.bytes_in + handed != connection.moved_bytes:
-            taken = connection.taken_bytes()
+            taken = connection.taken_bytes() if handed else 0  # uvloop would keep an object to ask its socket
             if connection.bytes_in + taken > connection.moved_bytes:
                 connection.moved_bytes, connection.moved_at = connection.bytes_in + taken, now
             if taken < handed and connection.state == "open":

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from esockd_core._connection.datagram import DatagramBase
+    from esockd_core._connection.datagram_sorting import NewConnection
     from esockd_core._connection.driver import AnyDriver
     from esockd_core._connection.handler import Handler
-    from esockd_core._connection.port import NewConnection
     from esockd_core._connection.site import Site
 
 PAUSE_S: Final = 0.1  # after an error of the system's; as long as the first one after accept(2)

@@ -19,12 +19,13 @@ from esockd_core._options.tcp import TcpOptions
 from esockd_core._options.tls import TlsOptions
 from esockd_core._options.udp import UdpOptions
 from esockd_core._options.unix import UnixOptions
-from esockd_ratelimit import KeyedTokenBucket, TokenBucket
+from esockd_ratelimit import TokenBucket
 
 if TYPE_CHECKING:
     from esockd_core._options.rate import RateLike
     from esockd_core._options.shared import WhenAway
     from esockd_proxyproto import Policy
+    from esockd_ratelimit import Rate
 
 PeerName: TypeAlias = tuple[str, int] | str
 """A peer as (host, port), or a Unix client's path, which is empty for most clients."""
@@ -236,7 +237,7 @@ class ListenerOptions:
         rate = ConnectionRate().convert(self.max_conn_rate)
         return SharedRate(ServerUrl(self.shared), rate, self.shared_lease, self.shared_processes, self.shared_when_away)
 
-    def source_limiter(self) -> KeyedTokenBucket | None:
-        """New buckets for `max_conn_rate_per_source`, or None."""
+    def source_rate(self) -> Rate | None:
+        """The rate of `max_conn_rate_per_source`, or None."""
         given = self.max_conn_rate_per_source
-        return None if given is None else KeyedTokenBucket(ConnectionRate().convert(given))
+        return None if given is None else ConnectionRate().convert(given)

@@ -21,5 +21,6 @@ def is_listening(sock: socket.socket) -> bool | None:
 def is_shut_down(sock: socket.socket) -> bool:
     """Whether somebody called shutdown(2) on a socket, after which it is readable for ever and nothing comes."""
     poll = select.poll()
-    poll.register(sock, getattr(select, "POLLRDHUP", 0))
-    return bool(poll.poll(0))
+    told = getattr(select, "POLLRDHUP", 0)
+    poll.register(sock, told)
+    return any(events & (told | select.POLLHUP) for _, events in poll.poll(0))  # and not POLLERR: an error that waits

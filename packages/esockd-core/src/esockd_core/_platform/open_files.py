@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import resource
 from typing import Final
 
@@ -31,14 +32,19 @@ def raise_open_file_limit() -> int | None:
     return open_file_limit()
 
 
+def hint_of(number: int | None) -> str | None:
+    """What to do about an error of the kernel, by its number, if this process may not open any more files."""
+    return "Raise the limit on open files: ulimit -n" if number == errno.EMFILE else None
+
+
 def clamp_max_connections(
-    requested: int | None, *, explicit: bool, processes: int = 1
+    requested: int | None, *, explicit: bool, worker_count: int = 1
 ) -> tuple[int | None, str | None]:
     """Bound a number of connections by the open-file limit.
 
     Args:
         requested: The `max_connections` asked for; None for as many as fit.
-        processes: How many processes share the connections, each with such a limit of its own.
+        worker_count: How many worker processes share the connections, each with such a limit of its own.
         explicit: Whether the number was given and is not the default: only then a lower one is worth a warning.
 
     Returns:
@@ -47,12 +53,12 @@ def clamp_max_connections(
     limit = open_file_limit()
     if limit is None:
         return requested, None
-    room = (limit - min(OTHER_FILES, limit // 4)) * processes
+    room = (limit - min(OTHER_FILES, limit // 4)) * worker_count
     if requested is None:
         return room, None
     if requested <= room:
         return requested, None
-    each = f" of each of {processes} processes" if processes > 1 else ""
+    each = f" of each of {worker_count} processes" if worker_count > 1 else ""
     warning = (
         f"max_connections {requested} exceeds the open-file limit {limit}{each}; using {room}. Raise it: ulimit -n"
     )

@@ -42,42 +42,44 @@ def map_shared_file(descriptor: int) -> mmap:
 
 
 class SharedLock:
-    """A lock of one process among others that share a file, on one of its bytes (fcntl(2), record locks).
+    """A lock of one process among others that share a file, on its first byte (fcntl(2), record locks).
 
     A process that dies lets go of it, and so does one that closes any descriptor of the file. It does not keep the
     threads of one process apart.
 
     Args:
         descriptor: The file.
-        position: The byte.
     """
 
-    __slots__ = ("_descriptor", "_position")
+    __slots__ = ("_descriptor",)
 
-    def __init__(self, descriptor: int, position: int) -> None:
+    def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._position = position
 
     def __enter__(self) -> Self:
-        fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, self._position)
+        fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1)
         return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, self._position)
+        fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1)
 
     def holder(self) -> int | None:
-        """The process that has the lock; None if no other has it, or if the system does not tell."""
-        if sys.platform != "linux":
+        """The process that has the lock; None if no other has it, if the system does not tell, or once it is closed."""
+        if sys.platform != "linux" or self._descriptor < 0:
             return None
-        asked = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, self._position, 1, 0)
+        asked = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
         kind, _, _, _, pid = FLOCK.unpack(fcntl.fcntl(self._descriptor, fcntl.F_GETLK, asked))
         return None if kind == fcntl.F_UNLCK else pid
+
+    def close(self) -> None:
+        """Lock nothing any more: the descriptor is closed, and its number may soon be that of another file."""
+        self._descriptor = -1
 
     def take_nowait(self) -> bool:
         """Take the lock if nobody has it; return whether that worked. Leaving it as a context lets go of it."""
         with suppress(BlockingIOError, PermissionError):  # fcntl(2): EAGAIN or EACCES
-            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._position)
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
             return True
         return False

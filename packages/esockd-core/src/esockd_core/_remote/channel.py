@@ -74,6 +74,11 @@ class Channel:
         self._sending = anyio.Lock()
         self._lost: str | None = None
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing can come any more."""
+        return self._lost is not None
+
     async def greeting(self) -> dict[str, Any]:
         """Receive the first message of the other side. Call it before anything else.
 

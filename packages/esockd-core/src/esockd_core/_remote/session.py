@@ -80,6 +80,7 @@ class Session:
         peer: Its process; None if the kernel does not tell.
         pace: Shared by all clients of the socket.
         is_read_only: Whether it may change nothing.
+        most: How many of its requests may wait for something; None for any number.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Session:
         pace: Pace,
         *,
         is_read_only: bool,
+        most: int | None = MAX_OUTSTANDING,
     ) -> None:
         self._instance = instance
         self._changes = changes
@@ -98,6 +100,7 @@ class Session:
         self._peer = peer
         self._pace = pace
         self._is_read_only = is_read_only
+        self._most = most
         self._inbox = Inbox(MAX_LOOK_BYTES if is_read_only else MAX_MESSAGE_BYTES)
         self._sending = anyio.Lock()
         self._receiving = anyio.CancelScope()
@@ -240,8 +243,8 @@ class Session:
     def _start(self, request: RequestId, task: Task) -> None:
         if request in self._outstanding:
             raise ControlError(f"the request {request} is not done yet", code="invalid_request")
-        if len(self._outstanding) >= MAX_OUTSTANDING:
-            raise ControlError(f"{MAX_OUTSTANDING} requests of this client wait already", code="busy")
+        if self._most is not None and len(self._outstanding) >= self._most:
+            raise ControlError(f"{self._most} requests of this client wait already", code="busy")
         self._outstanding[request] = anyio.CancelScope()
         self._tasks.start_soon(self._run, request, task)
 

@@ -15,6 +15,7 @@ from esockd_core._address import Address, format_host_port, is_ip_address
 from esockd_core._errors import AddressInUse, CannotBind, SocketError
 from esockd_core._platform.commands import SHOW_ADDRESSES, show_port_holder
 from esockd_core._platform.low_ports import PRIVILEGE, first_free_port
+from esockd_core._platform.open_files import hint_of
 from esockd_core._platform.port_holder import find_holder
 
 if TYPE_CHECKING:
@@ -209,5 +210,5 @@ async def _explain(failure: _BindFailure, address: Address) -> SocketError:
         case errno.EADDRNOTAVAIL:
             why, hint = "it is not an address of this machine", f"See: {SHOW_ADDRESSES}"
         case _:
-            why = failure.error.strerror or str(failure.error)
+            why, hint = failure.error.strerror or str(failure.error), hint_of(number)
     return CannotBind(number, f"cannot listen on {endpoint}: {why}", hint)

@@ -12,7 +12,9 @@ from esockd_core._errors import CannotBind, InvalidOption, SocketError
 from esockd_core._options.tcp import FOR_UNIX, TcpOptions
 from esockd_core._options.udp import UdpOptions
 from esockd_core._options.unix import UnixOptions
+from esockd_core._platform.error_queue import queue_no_errors
 from esockd_core._platform.listening import is_listening
+from esockd_core._platform.open_files import hint_of
 from esockd_core._platform.unix_sockets import HAS_ABSTRACT_NAMES, MAX_PATH_BYTES
 from esockd_core._sockets.handed_over import note_open, take
 from esockd_core._sockets.inherited import inherited_sockets
@@ -30,23 +32,38 @@ class ListeningSockets:
 
     Attributes:
         sockets: In the order of the address's hosts, IPv4 before IPv6 if one host stands for both.
-        addresses: The address of each socket, with the real port, as text that `parse_address` reads.
+        names: The address of each socket, with the real port, as text that `parse_address` reads.
+        addresses: The same, each address once: sockets of a group share one.
         shares: The same sockets by the worker that has them, and those of other workers; all in one without workers.
         asked: The address as it was asked for.
+        is_own: Whether this program has opened them itself, so that nobody else accepts on them.
         is_left: Whether another program has taken over the address, whose file must stay.
         is_lent: Whether the program before may still go on with the address, whose file and queue are its own so far.
     """
 
-    __slots__ = ("__weakref__", "_file", "addresses", "asked", "is_left", "is_lent", "shares", "sockets")
+    __slots__ = (
+        "__weakref__",
+        "_file",
+        "addresses",
+        "asked",
+        "is_left",
+        "is_lent",
+        "is_own",
+        "names",
+        "shares",
+        "sockets",
+    )
 
     def __init__(self, sockets: list[socket.socket], transport: Transport, file: SocketFile | None = None) -> None:
         self.sockets: tuple[socket.socket, ...] = tuple(sockets)
         self.shares: tuple[tuple[socket.socket, ...], ...] = (self.sockets,)
-        self.asked = ""
-        self.is_left = self.is_lent = False
+        self.asked: str = ""
+        self.is_own: bool = False
+        self.is_left: bool = False
+        self.is_lent: bool = False
         scheme = "" if transport in ("tcp", "unix") else f"{transport}://"
-        addresses = dict.fromkeys(scheme + describe_socket(sock) for sock in sockets)  # of a group, each once
-        self.addresses: tuple[str, ...] = tuple(addresses)
+        self.names: tuple[str, ...] = tuple(scheme + describe_socket(sock) for sock in sockets)
+        self.addresses: tuple[str, ...] = tuple(dict.fromkeys(self.names))
         self._file = file
         for sock in sockets:
             sock.setblocking(False)
@@ -123,6 +140,7 @@ async def open_sockets(
                 opened = _adopt(address, tcp, udp)
             case _:
                 opened = ListeningSockets(await open_internet_sockets(address, tcp, udp), address.transport)
+    opened.is_own = handed is None and address.kind not in ("systemd", "fd", "socket")
     if address.kind != "socket":
         opened.asked = str(address)
         note_open(opened)
@@ -190,7 +208,9 @@ def _open_unix(address: Address, tcp: TcpOptions, unix: UnixOptions) -> Listenin
     except SocketError:
         raise
     except OSError as error:
-        raise CannotBind(error.errno, f"cannot listen on unix:{path}: {error.strerror}") from error
+        raise CannotBind(
+            error.errno, f"cannot listen on unix:{path}: {error.strerror}", hint_of(error.errno)
+        ) from error
     tcp.warn_of_capped_backlog()
     return ListeningSockets([sock], address.transport, file)
 
@@ -210,6 +230,7 @@ def _take_over(
             for sock in sockets:
                 if address.is_datagram:
                     udp.apply(sock)
+                    queue_no_errors(sock)
                 else:
                     tcp.apply_to_listener(sock)
                     if address.kind not in ("systemd", "fd"):
@@ -235,6 +256,7 @@ def _adopt(address: Address, tcp: TcpOptions, udp: UdpOptions) -> ListeningSocke
             try:
                 if address.is_datagram:
                     udp.apply(sock)
+                    queue_no_errors(sock)
                 else:
                     tcp.apply_to_listener(sock)
                     if not is_listening(sock):

@@ -43,7 +43,7 @@ class SocketFile:
         if identity is None:
             status = self._path.lstat()
             identity = (status.st_dev, status.st_ino)
-        self.identity = identity
+        self.identity: tuple[int, int] = identity
 
     def set_owner(self, options: UnixOptions) -> None:
         """Set its mode and owner.

@@ -6,15 +6,22 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 from errno import errorcode
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from esockd_core._plain import PlainValue
 from esockd_core._stats.histogram import LIFETIME_BOUNDS_S, NO_LIFETIMES, Durations, Histogram
 from esockd_core._stats.reasons import ENTRANCE_FAILURES, OWN_REASONS
 from esockd_core._stats.top_sources import TopSources
 
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
 MAX_INVENTED_REASONS: Final = 32  # by handlers; the table of reasons stays bounded
 OTHER: Final = "other"
+MOST_CLOSED: Final = 1_000  # closed listeners whose counters are kept: a program may invent names without end
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class Dropped(StrEnum):
@@ -221,3 +228,17 @@ class Counters:
             else:
                 self._invented += 1
         counts[reason] = counts.get(reason, 0) + 1
+
+
+def keep(closed: MutableMapping[K, V], key: K, counters: V) -> None:
+    """Keep the counters of a listener that has closed for the next one of its key, and forget the oldest beyond 1,000.
+
+    Args:
+        closed: Those of closed listeners, in the order in which they closed.
+        key: The listener's key.
+        counters: Its counters.
+    """
+    closed.pop(key, None)
+    closed[key] = counters
+    if len(closed) > MOST_CLOSED:
+        del closed[next(iter(closed))]

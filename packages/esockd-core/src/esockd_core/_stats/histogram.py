@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -93,9 +93,17 @@ class Histogram:
 
     def settle(self) -> None:
         """Note the durations that were kept. One below zero, by a clock that was set back, counts as none."""
-        for duration_s in self._later:
-            self.note(max(duration_s, 0.0))
+        if not self._later:
+            return
+        durations_s = sorted(self._later)  # each bucket is a slice of them, which is cheaper than a search for each
         self._later.clear()
+        begin = 0
+        for bucket, bound_s in enumerate(self._bounds_s):
+            end = bisect_right(durations_s, bound_s, begin)
+            self._counts[bucket] += end - begin
+            begin = end
+        self._counts[-1] += len(durations_s) - begin
+        self._total_s += sum(durations_s[bisect_left(durations_s, 0.0) :])
 
     def snapshot(self) -> Durations:
         """The numbers at this moment."""

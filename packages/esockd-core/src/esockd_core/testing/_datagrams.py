@@ -215,6 +215,9 @@ class _MemoryPort(DatagramPort):
     def _is_shut_down(self) -> bool:
         return False
 
+    def _open_batch(self) -> None:
+        """No kernel has these datagrams."""
+
 
 class _Registry(Registry):
     """Keeps the exceptions of handlers for the test."""

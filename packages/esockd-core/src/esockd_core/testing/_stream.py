@@ -110,7 +110,7 @@ class MemoryStream(StreamBase):
         self.scope: anyio.CancelScope | None = None
         self.handler_running = False
         self.peer = MemoryPeer(self, self._wire, options.read_buffer_bytes)
-        admission.admits(self)  # it is over, whatever the options say
+        admission.admits(self, facts.socket_peername)  # it is over, whatever the options say
         site.registry.add(self)
 
     # Receiving

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from esockd_core._admission.admission import Admission
-from esockd_core._admission.denial import FORBIDDEN, NO_TOKEN
+from esockd_core._admission.denial import FORBIDDEN, NO_TOKEN, Denial
 from esockd_core._platform.open_files import clamp_max_connections
 from esockd_core._stats.counters import Counters, Refused
 from esockd_core.workers._buckets import SharedBucket
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
     from contextlib import AbstractContextManager
 
-    from esockd_core._admission.denial import Denial
     from esockd_core._admission.overheard import Entering
     from esockd_core._admission.rules import Rules
     from esockd_core._connection.served import ServedConnection
@@ -62,8 +61,6 @@ class SharedAdmission(Admission):
         self._own_most, _ = clamp_max_connections(None, explicit=False)
         self._has_place = self._has_token = False
         super().__init__(options, access, waiting, counters, log)
-        # What asks for the connections of a source, or takes its token, finds those of all workers.
-        self.open_by_source = cast("dict[Hashable, int]", self._sources)
         self._use_shared_buckets()
 
     def configure(self, options: ListenerOptions, connections: Iterable[ServedConnection] = ()) -> None:
@@ -78,8 +75,6 @@ class SharedAdmission(Admission):
         options = self.options
         if options.shared is None:  # or `SharedLimit` decides
             self.limiter = None if options.max_conn_rate is None else SharedBucket(self._memory)
-        has_rate = options.max_conn_rate_per_source is not None
-        self.source_limiter = cast("Any", self._sources) if has_rate else None
 
     def imagine(self, access: Rules, waiting: Entering) -> Admission:
         """An admission with places and tokens in memory of its own, which the imagined ones of all workers share."""
@@ -89,6 +84,12 @@ class SharedAdmission(Admission):
         imagined.loop_lag_s = self.loop_lag_s
         imagined._memory.places[self._slot] = self._memory.places[self._slot] - self._has_place
         return imagined
+
+    def close(self) -> None:
+        """Let go of the memory, once nobody is judged any more."""
+        self._sources.close()
+        if isinstance(self.limiter, SharedBucket):
+            self.limiter.close()
 
     # Room
 
@@ -134,49 +135,51 @@ class SharedAdmission(Admission):
 
     # The verdict
 
-    def judge(self, peer: PeerName | None, host: str, is_allowed: bool) -> Denial | None:
-        """Judge a socket's peer, and take its place and its tokens in the same step."""
+    def judge(self, peer: PeerName | None, host: str, is_allowed: bool) -> Denial | Any | None:
+        """Judge a socket's peer, and take its place and its tokens in the same step; see `Admission`."""
         if not is_allowed:
             return FORBIDDEN
         with self._memory.lock:
-            denial = self._take_limits(host)
-        if denial is None and self._has_load_checks:
+            verdict = self._take_limits(host)
+        if self._has_load_checks and not isinstance(verdict, Denial):
             # Not under the lock: the program's own hook may take its time.
             try:
                 overload = self._overload(peer)
             except BaseException:
-                self._give_back(host)
+                self.give_back(verdict)
                 raise
             if overload:
-                self._give_back(host)
-                return Refused.OVERLOADED, overload
-        return denial
+                self.give_back(verdict)
+                return Denial(Refused.OVERLOADED, overload)
+        return verdict
 
-    def _take_limits(self, host: str) -> Denial | None:
+    def _take_limits(self, host: str) -> Denial | Hashable | None:
         """Take a place and tokens, or nothing but the tokens of stages that were passed."""
         if not self._has_place and (full := self._why_full()):
-            return Refused.MAX_LIMIT, full
-        if self._has_source_limits and (source_limit := self._source_limit(host)):
-            return source_limit
+            return Denial(Refused.MAX_LIMIT, full)
+        if self._has_source_limits and (denial := self._spend(host)):
+            return denial
         if self._has_token:
             self._has_token = False
         elif self.limiter is not None and not self.limiter.try_acquire():
-            return Refused.RATE_LIMITED, NO_TOKEN
-        if self._counts_peers and not self._sources.take(source_key(host)):
-            return Refused.MAX_LIMIT, "too many sources have connections already"
+            return Denial(Refused.RATE_LIMITED, NO_TOKEN)
+        source = source_key(host) if self._has_source_limits and self.max_per_source is not None else None
+        if source is not None and not self._sources.take(source):
+            return Denial(Refused.MAX_LIMIT, "too many sources have connections already")
         if self._has_place:
             self._has_place = False
         else:
             self._memory.places[self._slot] += 1
+        self.open_count += 1
+        return source
+
+    def _spend(self, host: str) -> Denial | None:
+        source = source_key(host)
+        if self.max_per_source is not None and self._sources.get(source) >= self.max_per_source:
+            return Denial(Refused.MAX_LIMIT, f"max_connections_per_source is {self.max_per_source}")
+        if self.options.max_conn_rate_per_source is not None and not self._sources.try_acquire(source):
+            return Denial(Refused.RATE_LIMITED, "max_conn_rate_per_source has no token left")
         return None
-
-    def _give_back(self, host: str) -> None:
-        self._memory.places[self._slot] -= 1
-        if self._counts_peers:
-            self.release_source(source_key(host))
-
-    def _count_peer(self, connection: ServedConnection, host: str) -> None:
-        connection.counted_source = source_key(host)  # counted with its place
 
     def admit_source(self, connection: ServedConnection) -> None:
         """Judge the client that a PROXY header names."""
@@ -185,30 +188,42 @@ class SharedAdmission(Admission):
 
     def release(self, connection: ServedConnection) -> None:
         """Give back the place of an admitted connection that ended."""
+        self.open_count -= 1
         self._memory.places[self._slot] -= 1
-        super().release(connection)
+        if connection.counted_source is not None:
+            source, connection.counted_source = connection.counted_source, None
+            self._sources.release(source)
 
     def lock(self) -> AbstractContextManager[object]:
         """Keep all workers from taking places and tokens for the duration of a block."""
         return self._memory.lock
 
-    def take_place(self, host: str) -> Hashable | None:
-        """Tell the source whose place `judge` has taken beside the client's own; None if it took none."""
-        return source_key(host) if self._counts_peers else None
+    def source_places_taken(self, host: str) -> int:
+        """How many connections count for `max_connections_per_source` of a host's source, over all workers."""
+        return self._sources.get(source_key(host))
 
-    def give_place_back(self) -> None:
-        """Give back a place."""
+    def source_wait_time_s(self, host: str) -> float:
+        """Seconds until a host's source has a token."""
+        return self._sources.wait_time(source_key(host))
+
+    def give_back(self, source: Hashable | None) -> None:
+        """Give back a place, and the one of its source if it took one."""
+        self.open_count -= 1
         if self._memory.places[self._slot]:  # the parent may have begun another rehearsal, with none taken
             self._memory.places[self._slot] -= 1
+        if source is not None:
+            self._sources.release(source)
 
     def release_all(self) -> None:
         """Hold nothing any more."""
         self._memory.places[self._slot] = 0
         self._sources.forget(self._slot)
 
-    def take_source(self, source: Hashable) -> None:
+    def take_source(self, host: str) -> Hashable:
         """Take one of the places of a source; the caller holds the lock, or changes the options of this worker."""
+        source = source_key(host)
         self._sources.take(source)
+        return source
 
     def release_source(self, source: Hashable) -> None:
         """Give back a place of a source."""

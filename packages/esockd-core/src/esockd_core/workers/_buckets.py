@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
-from fractions import Fraction
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
+from esockd_core._admission.units import Units, converted
 from esockd_core._errors import InvalidOption
 from esockd_core.workers._memory import UNITS, WIDE, Cell, Layout
 
@@ -16,39 +15,20 @@ if TYPE_CHECKING:
     from esockd_core.workers._memory import ListenerMemory
     from esockd_ratelimit import Rate
 
-NS_PER_S: Final = 10**9
 LARGEST: Final = 1 << (8 * WIDE - 2)
 LATEST_NS: Final = 1 << 62
-FINER: Final = 1 << 20  # than needed, so that a change of the rate rounds by less than a millionth of a token
 
 
-class Units(NamedTuple):
-    """A rate and its burst in whole units of time, in which a nanosecond, a token and the burst are all whole."""
+def shared_units(rate: Rate, option: str) -> Units:
+    """The units of a rate.
 
-    per_ns: int
-    token: int
-    capacity: int
-
-    @classmethod
-    def of(cls, rate: Rate, option: str) -> Units:
-        """The units of a rate.
-
-        Raises:
-            InvalidOption: If its numbers are too large for shared memory.
-        """
-        share = rate.per_s / NS_PER_S  # of a token, in a nanosecond
-        token = share.denominator
-        finer = Fraction(rate.burst * token).denominator * FINER
-        units = cls(share.numerator * finer, token * finer, int(rate.burst * token * finer))
-        if max(units.per_ns * LATEST_NS, units.capacity) >= LARGEST:
-            raise InvalidOption("it is too fine a fraction for several workers", option=option, value=str(rate))
-        return units
-
-    def seconds(self, units: int) -> float:
-        """The seconds in which a number of units pass; infinite at rate 0."""
-        if units <= 0:
-            return 0.0
-        return -(-units // self.per_ns) / NS_PER_S if self.per_ns else math.inf
+    Raises:
+        InvalidOption: If its numbers are too large for shared memory.
+    """
+    units = Units.of(rate)
+    if max(units.per_ns * LATEST_NS, units.capacity) >= LARGEST:
+        raise InvalidOption("it is too fine a fraction for several workers", option=option, value=str(rate))
+    return units
 
 
 class SharedUnits:
@@ -73,6 +53,11 @@ class SharedUnits:
             self._units = Units(*(int.from_bytes(part, "little") for part in parts))
         return self._units
 
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._bytes.release()
+        self._version.release()
+
     @property
     def is_set(self) -> bool:
         """Whether there are any."""
@@ -83,14 +68,6 @@ class SharedUnits:
         for number, part in enumerate(units):
             self._bytes[number * WIDE : (number + 1) * WIDE] = part.to_bytes(WIDE, "little")
         self._version[0] += 1
-
-
-def converted(full_at: int, old: Units, new: Units, now_ns: int) -> int:
-    """The state of a bucket in other units. It keeps its tokens, as far as the new burst holds them."""
-    missing = Fraction(max(full_at - now_ns * old.per_ns, 0), old.token)
-    tokens = Fraction(old.capacity, old.token) - missing
-    left = Fraction(new.capacity, new.token) - tokens
-    return now_ns * new.per_ns + max(0, math.ceil(left * new.token))
 
 
 class SharedBucket:
@@ -105,6 +82,11 @@ class SharedBucket:
         self._units = SharedUnits(memory, Layout.bucket_units)
         self._cell = Cell(memory, Layout.bucket)
         self._clock = clock
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._units.close()
+        self._cell.close()
 
     def try_acquire(self) -> bool:
         """Take a token if there is one."""

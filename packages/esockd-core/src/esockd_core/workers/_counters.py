@@ -64,6 +64,11 @@ class SlotCounters:
                 counts[reason] = counts.get(reason, 0) + count
         return counts
 
+    def close(self) -> None:
+        """Let go of the memory."""
+        for view in (self.words, self._counts, self._bytes):
+            view.release()
+
     def clear(self) -> None:
         """Set everything to 0; for the parent, once the process has ended."""
         self.words[:] = memoryview(bytes(COUNTER_WORDS * WORD)).cast("q")
@@ -94,6 +99,13 @@ class SharedCounters(Counters):
         self._words: memoryview[int] | None = None
         super().__init__(shutdown_counts=_Reasons(slot))
         self._words = slot.words
+        self._slot = slot
+
+    def close(self) -> None:
+        """Count for this process only from now on, and let go of the memory."""
+        self._words = None
+        self.shutdown_counts = dict(self.shutdown_counts)
+        self._slot.close()
 
     def __setattr__(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from esockd_core._options.special_kinds import ConnectionRate
-from esockd_core.workers._buckets import SharedBucket, Units
+from esockd_core.workers._buckets import SharedBucket, shared_units
 from esockd_core.workers._sources import SharedSources
 
 if TYPE_CHECKING:
+    from esockd_core._admission.units import Units
     from esockd_core._options.listener import ListenerOptions
     from esockd_core.workers._memory import ListenerMemory
 
@@ -39,6 +40,12 @@ class Limits:
         if old is None or units != units_of(old, "max_conn_rate_per_source"):
             self._sources.configure(units)
 
+    def close(self) -> None:
+        """Let go of the memory, and close it."""
+        self._bucket.close()
+        self._sources.close()
+        self._memory.close()
+
     def forget(self, slot: int) -> None:
         """Release what a process held that has ended."""
         self._memory.places[slot] = 0
@@ -52,4 +59,4 @@ def units_of(options: ListenerOptions, name: str) -> Units | None:
         InvalidOption: If its numbers are too large for shared memory.
     """
     given = getattr(options, name)
-    return None if given is None else Units.of(ConnectionRate().convert(given), name)
+    return None if given is None else shared_units(ConnectionRate().convert(given), name)

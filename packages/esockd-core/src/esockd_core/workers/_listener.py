@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from esockd_core._admission.admission import Admission
     from esockd_core._connection.handler import Handler
     from esockd_core._options.listener import ListenerOptions
-    from esockd_core.workers._memory import SharedMemory
+    from esockd_core.workers._memory import ListenerMemory
     from esockd_core.workers._orders import ListenerOrder
 
 
@@ -29,19 +29,26 @@ class SharedListener(Listener):
         order: What the parent told.
         handler: The handler.
         options: The options, with the access rules.
-        memory: The shared memory.
+        memory: The memory of the listener.
         slot: The slot of this process.
     """
 
     def __init__(
-        self, order: ListenerOrder, handler: Handler, options: ListenerOptions, memory: SharedMemory, slot: int
+        self, order: ListenerOrder, handler: Handler, options: ListenerOptions, memory: ListenerMemory, slot: int
     ) -> None:
-        self._memory = memory.of_listener(order.number)
+        self._memory = memory
         self._slot = slot
         self._descriptors = order.descriptors
         self._begins_with = order.rehearsal
-        counters = SharedCounters(SlotCounters(self._memory, slot))
-        super().__init__(order.name, order.address, handler, options, suspended=order.is_suspended, counters=counters)
+        self._counters = SharedCounters(SlotCounters(self._memory, slot))
+        super().__init__(
+            order.name, order.address, handler, options, suspended=order.is_suspended, counters=self._counters
+        )
+
+    @property
+    def handler(self) -> Handler:
+        """What serves new connections."""
+        return self._site.handler
 
     def _fit(self, options: ListenerOptions) -> ListenerOptions:
         return (
@@ -50,9 +57,10 @@ class SharedListener(Listener):
 
     def _make_admission(self, options: ListenerOptions) -> Admission:
         site = self._site
-        return SharedAdmission(
+        self._shared_admission = SharedAdmission(
             options, self._access, site.waiting, site.counters, site.log, memory=self._memory, slot=self._slot
         )
+        return self._shared_admission
 
     def _make_intake(self) -> Intake:
         return Intake(self._site, self._admission, self._fail, self._adopt)
@@ -72,6 +80,12 @@ class SharedListener(Listener):
         raise ListenerClosed(
             f"listener {self.name} has its sockets from another process (for {address or self.address})"
         )
+
+    async def forget(self) -> None:
+        """Give back its memory, once it has closed and its parent has its last numbers."""
+        self._counters.close()
+        self._shared_admission.close()
+        self._memory.close()
 
     async def retire(self) -> None:
         """Close the listener, but leave the clients in the queue to the worker that takes its place."""

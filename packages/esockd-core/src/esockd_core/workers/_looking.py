@@ -32,8 +32,10 @@ from esockd_core.workers._process import IDS_EACH
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from esockd_core._address import Address
     from esockd_core._admission.explain import Explanation
     from esockd_core._stats.counters import Refusal, Stats
+    from esockd_core._stats.state import ListenerState
     from esockd_core._stats.top_sources import TopSource
     from esockd_core.control.values import ListenerStatus
     from esockd_core.workers._process import WorkerProcess
@@ -43,6 +45,21 @@ KEPT_REFUSALS: Final = 256
 
 class Looking(Asking, ListenerControl):
     """The part of `SharedControl` that changes nothing."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._model.name
+
+    @property
+    def address(self) -> Address:
+        """Where it listens, as it was asked for."""
+        return self._model.address
+
+    @property
+    def state(self) -> ListenerState:
+        """Its state."""
+        return self._model.state
 
     async def get_status(self) -> ListenerStatus:
         """Name, state, addresses and handler."""
@@ -55,13 +72,15 @@ class Looking(Asking, ListenerControl):
         async def look(process: WorkerProcess, control: ListenerControl) -> None:
             with anyio.move_on_after(ASK_S):
                 with suppress(EsockdError):  # it has just ended
-                    process.stats[number] = await control.get_stats()
+                    stats = await control.get_stats()
+                    if process.control(number) is control:  # or the listener was closed meanwhile
+                        process.stats[number] = stats
 
         async with anyio.create_task_group() as task_group:
-            for process in self._crew.live():
+            for process in self._workers.live():
                 if process.state != "slow" and (control := process.control(number)) is not None:
                     task_group.start_soon(look, process, control)
-        return self._model.stats(self._crew.live())
+        return self._model.stats(self._workers.live())
 
     async def get_options(self) -> OptionsView:
         """The options in force."""
@@ -86,7 +105,7 @@ class Looking(Asking, ListenerControl):
 
     async def explain(self, address: str, proxy: str | None = None) -> Explanation:
         """Tell what would happen to a client that came now. One worker answers: its limits are those of all."""
-        for process in self._crew.live():
+        for process in self._workers.live():
             control = process.control(self._model.number)
             if process.state == "running" and control is not None:
                 try:
@@ -116,7 +135,7 @@ class Looking(Asking, ListenerControl):
         """A page of the open connections: those of one worker after those of another."""
         check_bound("limit", limit, MAX_PAGE)
         found: list[ConnectionInfo] = []
-        for process in self._crew.live():
+        for process in self._workers.live():
             control = process.control(self._model.number)
             if control is None or process.first_id + IDS_EACH <= after:
                 continue
@@ -131,7 +150,7 @@ class Looking(Asking, ListenerControl):
 
     def _of_connection(self, connection_id: int) -> ListenerControl | None:
         generation = (connection_id - 1) // IDS_EACH
-        for process in self._crew.live():
+        for process in self._workers.live():
             if process.generation == generation:
                 return process.control(self._model.number)
         return None

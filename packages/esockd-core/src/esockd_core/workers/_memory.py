@@ -1,6 +1,6 @@
-"""The memory that the worker processes of one program share.
+"""The memory of one listener that the worker processes of a program share.
 
-Every number in it has one writer, or is written under the lock of its listener. A process that is killed in the middle
+Every number in it has one writer, or is written under its lock. A process that is killed in the middle
 of anything leaves the numbers as they were before or as they are after, because each is written at once: eight aligned
 bytes, or a longer value beside the one in force and then the switch to it.
 """
@@ -8,7 +8,9 @@ bytes, or a longer value beside the one in force and then the switch to it.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
+from weakref import finalize
 
 from esockd_core._platform.shared_memory import SharedLock, make_shared_file, map_shared_file
 
@@ -52,28 +54,31 @@ class Layout:
 
 
 class SharedMemory:
-    """The memory of a program with a number of listeners. Each has two parts: its own, and that of its rehearsals.
+    """The memory of one listener. It has two parts: its own, and that of its rehearsals.
 
     Args:
-        descriptor: Its file.
+        descriptor: Its file, which is closed with this object.
 
     Attributes:
         descriptor: Its file.
+        lock: Held while limits are judged.
     """
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
+        self._close = finalize(self, os.close, descriptor)
         self._map = map_shared_file(descriptor)
         self._head = memoryview(self._map)[:HEAD].cast("q")
+        self.lock: SharedLock = SharedLock(descriptor)
 
     @classmethod
-    def create(cls, listeners: int) -> SharedMemory:
-        """Make the memory for a number of listeners.
+    def create(cls) -> SharedMemory:
+        """Make the memory of a new listener.
 
         Raises:
             OSError: If the system lacks descriptors or space.
         """
-        memory = cls(make_shared_file(HEAD + 2 * listeners * Layout.size))
+        memory = cls(make_shared_file(HEAD + 2 * Layout.size))
         memory._map[HEAD - KEY : HEAD] = os.urandom(KEY)  # so that nobody can choose sources of one set
         return memory
 
@@ -91,48 +96,49 @@ class SharedMemory:
         """Note that a process has a slot."""
         self._head[0] = max(self._head[0], slot + 1)
 
-    def of_listener(self, number: int) -> ListenerMemory:
-        """The memory of a listener, by its number from 0."""
-        return ListenerMemory(self, self._map, number)
+    @property
+    def live(self) -> ListenerMemory:
+        """Its own part."""
+        return ListenerMemory(self, self._map, HEAD)
 
-    def imagined(self, live: ListenerMemory) -> ListenerMemory:
-        """The memory of the listener that a rehearsal imagines beside a live one."""
-        half = (len(self._map) - HEAD) // 2
-        return ListenerMemory(self, self._map, live.number, begin=half, lock=live.lock)
+    @property
+    def imagined(self) -> ListenerMemory:
+        """The part of the listener that a rehearsal imagines beside the live one."""
+        return ListenerMemory(self, self._map, HEAD + Layout.size)
 
     def close(self) -> None:
-        """Close the file. What is mapped stays until nobody uses it."""
-        os.close(self.descriptor)
+        """Close the file, and unmap it unless somebody has a part of it yet. Nobody may use it any more."""
+        self._close()
+        self.lock.close()
+        self._head.release()
+        with suppress(BufferError):
+            self._map.close()
 
 
 class ListenerMemory:
-    """The memory of one listener.
+    """The memory of one listener, live or imagined.
 
     Attributes:
-        whole: The memory of the program.
-        number: The number of the listener.
-        lock: Held while limits are judged.
+        whole: Both parts together.
+        lock: Held while limits are judged; both parts have the same.
         places: The places of `max_connections` that the process of each slot holds; only it writes its own.
-        bytes: All bytes of this listener.
+        bytes: All bytes of this part.
         map: The same, with `find`.
         start: Where they begin in the map.
     """
 
-    def __init__(
-        self, whole: SharedMemory, mapped: mmap, number: int, *, begin: int = 0, lock: SharedLock | None = None
-    ) -> None:
+    def __init__(self, whole: SharedMemory, mapped: mmap, start: int) -> None:
         self.whole = whole
         self.map = mapped
-        self.number = number
-        self.start = HEAD + begin + number * Layout.size
-        self.bytes = memoryview(mapped)[self.start : self.start + Layout.size]
-        self.lock = lock or SharedLock(whole.descriptor, number)
-        self.places = self.words(Layout.places, SLOTS)
+        self.start = start
+        self.bytes: memoryview[int] = memoryview(mapped)[start : start + Layout.size]
+        self.lock: SharedLock = whole.lock
+        self.places: memoryview[int] = self.words(Layout.places, SLOTS)
 
     @property
     def imagined(self) -> ListenerMemory:
-        """The memory of its rehearsals, with the same lock."""
-        return self.whole.imagined(self)
+        """The memory of its rehearsals."""
+        return self.whole.imagined
 
     def words(self, at: int, number: int) -> memoryview[int]:
         """A number of words from a place on."""
@@ -155,6 +161,12 @@ class ListenerMemory:
         self.bytes[: Layout.counters] = other.bytes[: Layout.counters]
         self.places[:] = memoryview(bytes(SLOTS * WORD)).cast("q")
 
+    def close(self) -> None:
+        """Let go of this part, and close the whole."""
+        self.places.release()
+        self.bytes.release()
+        self.whole.close()
+
     def taken(self) -> int:
         """The places that all processes hold."""
         return sum(self.places[: self.whole.slots_used])
@@ -173,6 +185,11 @@ class Cell:
     def __init__(self, memory: ListenerMemory, at: int) -> None:
         self._which = memory.words(at, 1)
         self._bytes = memory.bytes[at + WORD : at + CELL]
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._which.release()
+        self._bytes.release()
 
     def get(self) -> int:
         """The number."""

@@ -12,7 +12,7 @@ import anyio
 from esockd_core._address import parse_address
 from esockd_core._admission.rehearsed_changes import changed_options
 from esockd_core._connection.entrance import plan_entrance
-from esockd_core._errors import EsockdError, InvalidOption
+from esockd_core._errors import EsockdError, InvalidOption, ListenerClosed
 from esockd_core._options.applicable import require_applicable_kind
 from esockd_core._options.listener import DEFAULT_MAX_CONNECTIONS, ListenerOptions
 from esockd_core._platform.open_files import clamp_max_connections
@@ -64,46 +64,59 @@ class WorkerListener:
     handler_arguments: tuple[Any, ...] | None = None
     options: ListenerOptions | None = None
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells it from all others: name and address.
+
+        Raises:
+            InvalidAddress: If the address is not valid.
+        """
+        return self.name, str(parse_address(self.address))
+
 
 class Model:
     """One listener as its parent knows it.
 
     Args:
         given: What the program asked for.
-        number: Its number.
-        processes: How many workers there are.
+        number: Its number among all that the program has opened.
+        worker_count: How many workers there are.
         memory: Its shared memory.
+        before: The counters to continue with; None to begin at 0.
 
     Raises:
         InvalidAddress: If the address is not valid.
         InvalidOption: If an option does not apply, or exists in one process only.
     """
 
-    def __init__(self, given: WorkerListener, number: int, processes: int, memory: ListenerMemory) -> None:
-        self.name = given.name
+    def __init__(
+        self, given: WorkerListener, number: int, worker_count: int, memory: ListenerMemory, before: Stats | None = None
+    ) -> None:
+        self.name: str = given.name
         self.address: Address = parse_address(given.address)
         self.number = number
-        self.handler = given.handler
-        self.arguments = given.handler_arguments
-        self.handler_path = given.handler
+        self.handler: str = given.handler
+        self.arguments: tuple[Any, ...] | None = given.handler_arguments
+        self.handler_path: str = given.handler
         self.state: ListenerState = "new"
         self.opened_at: float | None = None
         self.version = 0
         self.memory = memory
-        self._processes = processes
+        self._worker_count = worker_count
         if self.address.is_datagram:
             reason = "workers serve tcp, tls and unix addresses"
             raise InvalidOption(reason, option="address", value=str(self.address))
         if self.address.socket is not None:
             hint = f"Give its descriptor: fd:{self.address.socket.fileno()}."
             raise InvalidOption("a socket object stays in its process", option="address", value=..., hint=hint)
-        self.options = self.checked(given.options or ListenerOptions())
-        self.access = self.options.access_list()
+        self.options: ListenerOptions = self.checked(given.options or ListenerOptions())
+        self.access: AccessList = self.options.access_list()
         self.sockets: SharedSockets | None = None
         self.rehearsal: SharedRehearsal | None = None
         self._limits = Limits(memory)
         self._imagined = Limits(memory.imagined)
-        self._ended: Stats = NO_STATS
+        self._rates: ListenerOptions | None = None  # the options whose rates are in force
+        self._ended: Stats = before or NO_STATS
 
     def checked(self, options: ListenerOptions) -> ListenerOptions:
         """Options that have been checked for this listener and for several workers.
@@ -122,7 +135,7 @@ class Model:
         most, warning = clamp_max_connections(
             options.max_connections,
             explicit=options.max_connections != DEFAULT_MAX_CONNECTIONS,
-            processes=self._processes,
+            worker_count=self._worker_count,
         )
         if warning is not None:
             logger.warning(warning)
@@ -135,16 +148,27 @@ class Model:
             AddressInUse: If somebody else listens there.
             CannotBind: If the address cannot be opened.
         """
-        self.sockets = await open_shared_sockets(self.address, self._processes, self.options.tcp, self.options.unix)
-        await self.put_rates(self.options, None)
+        self.sockets = await open_shared_sockets(self.address, self._worker_count, self.options.tcp, self.options.unix)
+        await self.put_rates(self.options)
 
-    def close(self) -> None:
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells it from all others: name and address."""
+        return self.name, str(self.address)
+
+    def close_sockets(self) -> None:
         """Close the sockets."""
         if self.sockets is not None:
             self.sockets.close()
             self.sockets = None
 
-    async def put_rates(self, new: ListenerOptions, old: ListenerOptions | None) -> None:
+    def give_up_sockets(self) -> None:
+        """Close the sockets, and those copies of them that a worker has which does not answer."""
+        if self.sockets is not None:
+            self.sockets.give_up()
+            self.sockets = None
+
+    async def put_rates(self, new: ListenerOptions) -> None:
         """Put other rates in force, for all workers at once.
 
         Raises:
@@ -152,7 +176,9 @@ class Model:
         """
         await self._take_lock()
         with self.memory.lock:
+            old = self._rates
             self._limits.put(new, old)
+            self._rates = new
             if old is not None and self.rehearsal is not None and self.rehearsal.is_running:
                 changes = self.rehearsal.changes.options
                 with suppress(InvalidOption):  # it does not fit any more, and is about to end
@@ -160,6 +186,8 @@ class Model:
 
     async def _take_lock(self) -> None:
         for _ in range(LOCK_TRIES):
+            if self.state == "closed":  # and its memory may be gone
+                raise ListenerClosed(f"listener {self.name} is closed: open a new one")
             if self.memory.lock.take_nowait():
                 return
             await anyio.sleep(LOCK_PAUSE_S)  # this process must not wait for one that may have stopped
@@ -177,6 +205,7 @@ class Model:
             arguments=self.arguments,
             options=replace(self.options, access_rules=()),
             rules=rule_texts(self.access),
+            memory=self.memory.whole.descriptor,
             descriptors=tuple(sock.fileno() for sock in self.sockets.shares[share]),
             is_suspended=self.state == "suspended",
             rehearsal=self._rehearsal_order(),
@@ -215,7 +244,7 @@ class Model:
             memory = self.memory.imagined
             memory.begin_as(self.memory)
             self._imagined = Limits(memory)
-            self._imagined.put(changed, self.options)
+            self._imagined.put(changed, self._rates)
 
     def _rehearsal_order(self) -> RehearsalOrder | None:
         rehearsal = self.rehearsal
@@ -251,16 +280,30 @@ class Model:
 
     def note_end(self, process: WorkerProcess) -> None:
         """Take over the counters of a process that has ended, and release what it held."""
-        slot = SlotCounters(self.memory, process.slot)
-        if self.number in process.stats:
-            known = with_counters(process.stats[self.number], slot)
-            self._ended = merge_stats([self._ended, ended(known, WORKER_LOST)])
-        slot.clear()
-        self._limits.forget(process.slot)
-        self._imagined.forget(process.slot)
-        rehearsal = process.rehearsals.pop(self.number, None)
+        rehearsal = process.rehearsals.get(self.number)
         if rehearsal is not None and rehearsal.report is not None:
             rehearsal.whole.keep(rehearsal.report)
+        self._keep_counters(process)
+        SlotCounters(self.memory, process.slot).clear()
+        self._limits.forget(process.slot)
+        self._imagined.forget(process.slot)
+
+    def settle(self, processes: Iterable[WorkerProcess]) -> None:
+        """Take over the counters of the processes in which the listener has ended, and forget these."""
+        self.state = "closed"
+        for process in processes:
+            self._keep_counters(process)
+
+    def close_memory(self) -> None:
+        """Give back its memory, once nobody asks for its limits any more."""
+        self._imagined.close()
+        self._limits.close()
+
+    def _keep_counters(self, process: WorkerProcess) -> None:
+        told = process.remove(self.number)
+        if told is not None:
+            known = with_counters(told, SlotCounters(self.memory, process.slot))
+            self._ended = merge_stats([self._ended, ended(known, WORKER_LOST)])
 
 
 def rule_texts(access: AccessList) -> tuple[str, ...]:

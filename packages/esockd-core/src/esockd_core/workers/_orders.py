@@ -1,4 +1,4 @@
-"""What a worker process is told when it starts, and how that crosses from its parent."""
+"""What a worker process is told when it starts and while it runs, and how that crosses from its parent."""
 
 from __future__ import annotations
 
@@ -47,13 +47,14 @@ class ListenerOrder:
     """One listener of a worker.
 
     Attributes:
-        number: Its number in the shared memory.
+        number: Its number among all that the program has opened.
         name: Its name.
         address: Its address.
         handler: Where to import the handler from, or a function that makes it.
         arguments: The arguments of that function; None if `handler` is the handler.
         options: Its options, without access rules.
         rules: The access rules, as text.
+        memory: The descriptor of its shared memory.
         descriptors: The listening sockets.
         is_suspended: Whether it begins suspended.
         rehearsal: The rehearsal that is running; None if there is none.
@@ -66,9 +67,29 @@ class ListenerOrder:
     arguments: tuple[Any, ...] | None
     options: ListenerOptions
     rules: tuple[str, ...]
+    memory: int
     descriptors: tuple[int, ...]
     is_suspended: bool
     rehearsal: RehearsalOrder | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeOrder:
+    """Another handler and other options of a listener that is open.
+
+    Attributes:
+        number: The number of the listener.
+        handler: Where to import the new handler from, or a function that makes it; None to keep the one in force.
+        arguments: As for `ListenerOrder`.
+        options: The options that change, whole groups of nested ones, without access rules.
+        rules: The new access rules, as text; None to keep those in force.
+    """
+
+    number: int
+    handler: str | None
+    arguments: tuple[Any, ...] | None
+    options: Mapping[str, Any]
+    rules: tuple[str, ...] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +101,7 @@ class Order:
         number: The number of its share.
         slot: Its slot in the shared memory.
         first_id: The id of its first connection.
-        processes: How many workers share the limits.
-        memory: The descriptor of the shared memory.
+        worker_count: How many workers share the limits.
         listeners: Its listeners.
         backend: The backend, as `anyio.run` takes it.
         backend_options: Its options.
@@ -94,8 +114,7 @@ class Order:
     number: int
     slot: int
     first_id: int
-    processes: int
-    memory: int
+    worker_count: int
     listeners: tuple[ListenerOrder, ...]
     backend: str
     backend_options: dict[str, Any]
@@ -121,8 +140,8 @@ def _make(kind: Any, values: dict[str, Any]) -> Any:
     return kind(**values)
 
 
-def write_order(order: Order) -> bytes:
-    """An order as bytes, behind the places where this process finds modules.
+def pack(order: object) -> bytes:
+    """An order as bytes.
 
     Raises:
         InvalidOption: If something in it exists in this process only.
@@ -134,7 +153,25 @@ def write_order(order: Order) -> bytes:
         reason = f"it cannot be sent to a worker process: {error}"
         hint = "Use functions and objects of modules, and texts and numbers."
         raise InvalidOption(reason, option="options", hint=hint) from error
-    data = pickle.dumps((sys.path, file.getvalue()))
+    return file.getvalue()
+
+
+def unpack(data: bytes) -> Any:
+    """An order of the parent of this process.
+
+    Raises:
+        Exception: What a module raises that the order needs.
+    """
+    return pickle.loads(data)  # noqa: S301 (of the parent, over a socket of its own)
+
+
+def write_order(order: Order) -> bytes:
+    """What a worker is told first as bytes, behind the places where this process finds modules.
+
+    Raises:
+        InvalidOption: If something in it exists in this process only.
+    """
+    data = pickle.dumps((sys.path, pack(order)))
     return LENGTH.pack(len(data)) + data
 
 
@@ -150,7 +187,7 @@ def read_order(sock: socket.socket) -> Order:
         raise EOFError("that is no order")
     sys_path, data = pickle.loads(_receive(sock, length))  # noqa: S301 (of the parent, over a socket of its own)
     sys.path[:] = sys_path  # before the rest, which has functions of the program's modules
-    order: Order = pickle.loads(data)  # noqa: S301
+    order: Order = unpack(data)
     return order
 
 

@@ -7,28 +7,30 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 import anyio
 from anyio.abc import SocketStream
 
-from esockd_core._errors import EsockdError
+from esockd_core._errors import EsockdError, ListenerClosed, UnknownListener
 from esockd_core._platform.child_processes import wait_for_death
-from esockd_core._platform.run_queue import waited_s
+from esockd_core._platform.open_files import hint_of
 from esockd_core._remote.channel import Channel
 from esockd_core._remote.errors import ControlError, InstanceUnreachable
-from esockd_core._remote.remote_listener import RemoteListener
 from esockd_core.control.instance import InstanceStatus, WorkerState
+from esockd_core.workers._descriptors import descriptor_pair
 from esockd_core.workers._merging import NO_STATS
 from esockd_core.workers._orders import RETIRE, write_order
+from esockd_core.workers._part import WorkerPart
+from esockd_core.workers._silence import LOOK_AGAIN_S, Silence, answered
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
 
     from esockd_core._stats.counters import Stats
-    from esockd_core.control.interface import ListenerControl
-    from esockd_core.workers._orders import Order
+    from esockd_core.workers._descriptors import DescriptorSender
+    from esockd_core.workers._orders import ListenerOrder, Order
     from esockd_core.workers._shared_rehearsal import WorkerRehearsal
 
 logger = logging.getLogger("esockd_core")
@@ -39,29 +41,6 @@ ANSWER_S: Final = 1.0
 SLOW_S: Final = 2.0  # without an answer, new clients are steered to other workers
 STOP_S: Final = 1.0  # to stop accepting, before it is told to end
 REAP_S: Final = 10.0
-LOOK_AGAIN_S: Final = 0.1  # whether it could have answered by now
-
-
-class Silence:
-    """Since when a process has not answered.
-
-    Args:
-        pid: The process.
-    """
-
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self._began_at = anyio.current_time()
-        self._waited_s = waited_s(pid)
-
-    def seconds(self) -> float:
-        """For how long, without the time for which no processor was free for it."""
-        return anyio.current_time() - self._began_at - max(waited_s(self._pid) - self._waited_s, 0.0)
-
-    async def lasts(self, for_s: float) -> None:
-        """Return once it has lasted for this number of seconds."""
-        while (left_s := for_s - self.seconds()) > 0:  # noqa: ASYNC110 (only time is waited for)
-            await anyio.sleep(max(left_s, LOOK_AGAIN_S))
 
 
 class WorkerProcess:
@@ -75,6 +54,7 @@ class WorkerProcess:
     Attributes:
         pid: Its process id; 0 before it is started.
         state: Where it is in its life.
+        begun: Set when it accepts, or has ended before that.
         ended: Set when it has ended.
         status: Its exit status, minus the signal if one killed it; None before its end.
         instance: What it last told of itself.
@@ -88,16 +68,20 @@ class WorkerProcess:
         self.share = share
         self.generation = generation
         self.slot = slot
-        self.pid = 0
+        self.pid: int = 0
         self.state: WorkerState = "starting"
-        self.ended = anyio.Event()
+        self.begun: anyio.Event = anyio.Event()
+        self.ended: anyio.Event = anyio.Event()
         self.status: int | None = None
         self.instance: InstanceStatus | None = None
         self.stats: dict[int, Stats] = {}
         self.rehearsals: dict[int, WorkerRehearsal] = {}
-        self.started_at = anyio.current_time()
-        self.was_retired = False
-        self._controls: dict[int, ListenerControl] = {}
+        self.started_at: float = anyio.current_time()
+        self.was_retired: bool = False
+        self._imports = 0
+        self._parts: dict[int, WorkerPart] = {}
+        self._listeners: frozenset[int] = frozenset()
+        self._descriptors: DescriptorSender | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._stream: SocketStream | None = None
         self._channel: Channel | None = None
@@ -115,9 +99,31 @@ class WorkerProcess:
         """Whether it serves connections."""
         return self.state in ("running", "slow", "retiring")
 
-    def control(self, number: int) -> ListenerControl | None:
-        """Its part of a listener; None if it has none."""
-        return self._controls.get(number)
+    @property
+    def can_open(self) -> bool:
+        """Whether it can be asked to open a listener."""
+        return self.is_live and not self.was_retired and self._channel is not None and not self._channel.is_lost
+
+    def control(self, number: int) -> WorkerPart | None:
+        """Its part of a listener; None if it has none, or does not accept yet."""
+        return self._parts.get(number)
+
+    def has(self, number: int) -> bool:
+        """Whether it has a part of a listener, or will have once it accepts."""
+        return number in self._parts or (not self.begun.is_set() and number in self._listeners)
+
+    def add(self, order: ListenerOrder) -> None:
+        """Note that it has a part of a listener, or is about to."""
+        if self._channel is None or self._descriptors is None:
+            raise AssertionError("it does not run")
+        self._parts[order.number] = WorkerPart(self._channel, self._descriptors, order, self.share)
+        self.stats[order.number] = NO_STATS
+
+    def remove(self, number: int) -> Stats | None:
+        """Forget a listener, and return what it last told of it."""
+        self._parts.pop(number, None)
+        self.rehearsals.pop(number, None)
+        return self.stats.pop(number, None)
 
     async def start(self, order: Order, descriptors: Iterable[int], timeout_s: float) -> None:
         """Start the process and return when it accepts.
@@ -131,6 +137,7 @@ class WorkerProcess:
             EsockdError: If it cannot start; the error says why.
         """
         data = write_order(order)
+        self._listeners = frozenset(each.number for each in order.listeners)
         status: int | None = None
         try:
             stream = await self._spawn(descriptors)
@@ -148,27 +155,29 @@ class WorkerProcess:
             raise
         self._channel = channel
         for each in order.listeners:
-            self._controls[each.number] = RemoteListener(channel, each.name, str(each.address))
-            self.stats[each.number] = NO_STATS
+            self.add(each)
         self.state = "running"
+        self.begun.set()
 
     async def _spawn(self, descriptors: Iterable[int]) -> SocketStream:
-        ours, theirs = socket.socketpair()
-        try:
+        with ExitStack() as undo:
+            ours, theirs = socket.socketpair()
+            undo.enter_context(ours)
             with theirs:
-                # By this thread, whose end is that of its children (PR_SET_PDEATHSIG), and not one of a pool.
-                self._process = subprocess.Popen(  # noqa: S603, ASYNC220 (milliseconds)
-                    [sys.executable, "-m", "esockd_core.workers._program", str(theirs.fileno())],
-                    stdin=subprocess.DEVNULL,
-                    pass_fds=(theirs.fileno(), *descriptors),
-                    start_new_session=True,  # Ctrl-C is for the parent
-                )
+                self._descriptors, inbox = descriptor_pair()
+                with inbox:
+                    ends = theirs.fileno(), inbox.fileno()
+                    # By this thread, whose end is that of its children (PR_SET_PDEATHSIG), and not one of a pool.
+                    self._process = subprocess.Popen(  # noqa: S603, ASYNC220 (milliseconds)
+                        [sys.executable, "-m", "esockd_core.workers._program", *map(str, ends)],
+                        stdin=subprocess.DEVNULL,
+                        pass_fds=(*ends, *descriptors),
+                        start_new_session=True,  # Ctrl-C is for the parent
+                    )
             self.pid = self._process.pid
             ours.setblocking(False)
             self._stream = await SocketStream.from_socket(ours)
-        except BaseException:
-            ours.close()
-            raise
+            undo.pop_all()
         return self._stream
 
     async def watch(
@@ -215,18 +224,30 @@ class WorkerProcess:
     ) -> None:
         """Wait for its answer until cancelled, and do what is due meanwhile."""
         silence = Silence(self.pid)
-        await anyio.sleep(SLOW_S)
+        await silence.lasts(SLOW_S)
         if self.state == "running":
             self.state = "slow"
             on_change()
         while stuck_timeout_s is not None:
             await silence.lasts(stuck_timeout_s)
+            if self._imports:
+                silence = Silence(self.pid)
+                continue
             # Asked again, because it may have waited for another one that was killed just now.
             if await may_kill() and not await self.answers(ANSWER_S):
                 logger.error("%s has not answered for %g seconds: it is killed", self, stuck_timeout_s)
                 self.kill()
                 return
             await anyio.sleep(LOOK_AGAIN_S)
+
+    @contextmanager
+    def importing(self) -> Iterator[None]:
+        """Let it import code for the duration of a block, and so not answer. Whoever asked bounds the time."""
+        self._imports += 1
+        try:
+            yield
+        finally:
+            self._imports -= 1
 
     async def answers(self, patience_s: float) -> bool:
         """Whether it answers within this number of seconds in which it can run."""
@@ -245,6 +266,16 @@ class WorkerProcess:
             asking.cancel_scope.cancel()
         return answered
 
+    async def greet(self) -> None:
+        """Return once it answers.
+
+        Raises:
+            EsockdError: If it has ended.
+        """
+        if self._channel is None:
+            raise AssertionError("it does not run")
+        await self._channel.request("hello", {})
+
     async def look(self) -> None:
         """Ask the process about itself and its listeners.
 
@@ -254,10 +285,15 @@ class WorkerProcess:
         if self._channel is None:
             return
         self.instance = InstanceStatus.from_dict(await self._channel.request("get_instance", {}))
-        for number, control in self._controls.items():
-            self.stats[number] = await control.get_stats()
-            if (rehearsal := self.rehearsals.get(number)) is not None:
-                rehearsal.report = await control.get_rehearsal()
+        for number, control in tuple(self._parts.items()):
+            try:
+                stats = await control.get_stats()
+                if number in self._parts:
+                    self.stats[number] = stats
+                if (rehearsal := self.rehearsals.get(number)) is not None:
+                    rehearsal.report = await control.get_rehearsal()
+            except UnknownListener:
+                continue  # it was closed meanwhile
 
     async def retire(self) -> None:
         """Let it finish its connections and end; another process serves the queue of its sockets.
@@ -266,15 +302,24 @@ class WorkerProcess:
         """
         self.was_retired = True
         try:
-            with anyio.move_on_after(STOP_S), suppress(EsockdError):  # it is closed already, or has ended
-                for control in self._controls.values():
-                    await control.suspend()
-                if self.rehearsals:
-                    await self.look()  # a rehearsal has judged its last client
+            with suppress(EsockdError, TimeoutError):  # it is closed already, or has ended
+                await answered(self.pid, STOP_S, self._stop_accepting)
         finally:
             if self.state != "ended":
                 self.state = "retiring"
             self._signal(RETIRE)
+
+    async def _stop_accepting(self) -> None:
+        for control in tuple(self._parts.values()):
+            with suppress(ListenerClosed):
+                await control.suspend()
+        if self.rehearsals:
+            await self.look()  # a rehearsal has judged its last client
+
+    def dismiss(self) -> None:
+        """Let it end, because all of its listeners are closed."""
+        self.was_retired = True
+        self._signal(RETIRE)
 
     def kill(self) -> None:
         """End it at once."""
@@ -291,7 +336,10 @@ class WorkerProcess:
                 self.status = await wait_for_death(self._process)
         if self._stream is not None:
             await anyio.aclose_forcefully(self._stream)
+        if self._descriptors is not None:
+            self._descriptors.close()
         self.state = "ended"
+        self.begun.set()
         self.ended.set()
         return self.status
 
@@ -304,5 +352,6 @@ def _why(process: WorkerProcess, error: Exception, status: int | None, timeout_s
         case InstanceUnreachable() | anyio.BrokenResourceError() | anyio.ClosedResourceError():
             return ControlError(f"{process} ended with status {status} before it accepted", code="cannot_start")
         case OSError():
-            return ControlError(f"no worker process can be started: {error}", code="cannot_start")
+            text = f"no worker process can be started: {error.strerror or error}"
+            return ControlError(text, code="cannot_start", hint=hint_of(error.errno))
     return error

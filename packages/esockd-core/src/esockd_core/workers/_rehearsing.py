@@ -40,7 +40,7 @@ class SharedRehearsing(Looking):
     ) -> RehearsalReport:
         """Judge every client by changed rules and limits too, in every worker or in none."""
         check_duration(duration)
-        async with self._crew.changing:
+        async with self._workers.changing:
             self._require_open()
             model = self._model
             if model.rehearsal is not None and (await self._look_at(model.rehearsal)).state == "running":
@@ -78,7 +78,7 @@ class SharedRehearsing(Looking):
 
     async def commit_rehearsal(self) -> RehearsalReport:
         """Make live what was rehearsed, in every worker or in none. Without that, it goes on."""
-        async with self._crew.changing:
+        async with self._workers.changing:
             model, rehearsal = self._model, self._found()
             changes = rehearsal.changes
             changes.require_no_conflict(self._in_force(), model.access)
@@ -89,13 +89,13 @@ class SharedRehearsing(Looking):
                 rules = AccessList((*changes.rules, *behind.rules), default=behind.default)
                 new, given["access_rules"] = replace(new, access_rules=rules), rules
             last = await self._look_at(rehearsal)
-            plan = await self._change_options(new, lambda control: control.set_options(**given), reopen=False)
+            plan = await self._change_options(new, lambda control: control.set_options(**given))
             made = tuple(each for each in plan.changes if each.name != "access_rules" or changes.replaces_rules)
             return await self._end(rehearsal, "committed", last, made)
 
     async def cancel_rehearsal(self) -> RehearsalReport:
         """End a rehearsal in every worker, forget it, and return its last report."""
-        async with self._crew.changing:
+        async with self._workers.changing:
             rehearsal = self._found()
             return await self._end(rehearsal, "cancelled", await self._look_at(rehearsal))
 
@@ -115,7 +115,7 @@ class SharedRehearsing(Looking):
         model.rehearsal = None
         model.version += 1
         rehearsal.end(state)
-        for process in self._crew.live():
+        for process in self._workers.live():
             process.rehearsals.pop(model.number, None)
         await self._ask(_forget)  # one that does not answer hears of it when the next one begins
         return replace(last, state=state, changes=last.changes if made is None else made)
@@ -136,7 +136,7 @@ class SharedRehearsing(Looking):
             for process, part in parts:
                 if process.state != "slow" and (control := process.control(number)) is not None:
                     task_group.start_soon(look, part, control)
-        live = self._crew.live()
+        live = self._workers.live()
         parts = [(process, part) for process, part in parts if process in live]  # what others told is kept
         for process, part in parts:
             told = part.report
@@ -148,7 +148,7 @@ class SharedRehearsing(Looking):
         """The parts of the processes that take part in it."""
         return [
             (process, part)
-            for process in self._crew.live()
+            for process in self._workers.live()
             if (part := process.rehearsals.get(self._model.number)) is not None and part.whole is rehearsal
         ]
 
@@ -165,7 +165,7 @@ class SharedRehearsing(Looking):
     def _in_force(self) -> ListenerOptions: ...
 
     @abstractmethod
-    async def _change_options(self, new: ListenerOptions, change: Change, *, reopen: bool) -> OptionPlan: ...
+    async def _change_options(self, new: ListenerOptions, change: Change) -> OptionPlan: ...
 
 
 async def _forget(control: ListenerControl) -> None:

@@ -10,13 +10,14 @@ import time
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from esockd_core.workers._buckets import SharedUnits, converted
+from esockd_core._admission.units import converted
+from esockd_core.workers._buckets import SharedUnits
 from esockd_core.workers._memory import CELL, KEY, SETS, SLOTS, SOURCES, WAYS, Cell, Layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
 
-    from esockd_core.workers._buckets import Units
+    from esockd_core._admission.units import Units
     from esockd_core.workers._memory import ListenerMemory
 
 EMPTY = bytes(KEY)
@@ -38,8 +39,13 @@ class SharedSources:
         self._secret = memory.whole.secret
         self._units = SharedUnits(memory, Layout.source_units)
         self._is_used = memory.words(Layout.has_sources, 1)
-        places = memory.bytes[Layout.source_places : Layout.source_places + SLOTS * SOURCES * 4]
-        self._places = places.cast("I")
+        self._places = memory.bytes[Layout.source_places : Layout.source_places + SLOTS * SOURCES * 4].cast("I")
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._units.close()
+        self._is_used.release()
+        self._places.release()
 
     # Room
 

@@ -1,54 +1,33 @@
-"""The parent of worker processes: it opens the sockets, keeps a number of workers, and replaces them."""
+"""The parent of worker processes: it opens the sockets, and opens, changes and closes listeners in every worker."""
 
 from __future__ import annotations
 
-import logging
-import os
 import time
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from esockd_core._errors import AlreadyOpen, EsockdError, ListenerClosed
+from esockd_core._errors import EsockdError, ListenerClosed
 from esockd_core._listening.shelter import sheltered_task_group
-from esockd_core._platform.child_processes import available_processors
-from esockd_core._remote.errors import ControlError
 from esockd_core.control.instance import ListenerSnapshot, WorkerStatus
-from esockd_core.workers._control import SharedControl
-from esockd_core.workers._memory import SLOTS, SharedMemory
-from esockd_core.workers._model import Model
-from esockd_core.workers._orders import Order
-from esockd_core.workers._process import ANSWER_S, WorkerProcess
-from esockd_core.workers._share import Share
-from esockd_core.workers._shared_rehearsal import WorkerRehearsal
+from esockd_core.workers._changing import ChangeRefused
+from esockd_core.workers._listeners import Listeners
+from esockd_core.workers._processes import Processes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Sequence
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
-    from anyio.abc import TaskGroup, TaskStatus
+    from anyio.abc import TaskGroup
 
+    from esockd_core._options.changes import OptionPlan
+    from esockd_core.workers._changing import PendingChange
+    from esockd_core.workers._control import SharedControl
     from esockd_core.workers._model import WorkerListener
-
-logger = logging.getLogger("esockd_core")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How workers are run; see `Workers`."""
-
-    count: int
-    backend: str
-    backend_options: dict[str, Any]
-    setup: str | None
-    setup_arguments: tuple[Any, ...]
-    pin: bool
-    suspended: bool
-    start_timeout_s: float
-    stuck_timeout_s: float | None
+    from esockd_core.workers._process import WorkerProcess
+    from esockd_core.workers._processes import Settings
 
 
 class Supervisor:
@@ -60,22 +39,22 @@ class Supervisor:
 
     Attributes:
         changing: Held while something is changed everywhere.
-        closing: Set when no listener takes clients any more.
+        import_timeout_s: The most seconds that a worker may take to import a handler.
     """
 
     def __init__(self, listeners: Sequence[WorkerListener], settings: Settings) -> None:
         self._given = tuple(listeners)
         self._settings = settings
-        self.changing = anyio.Lock()
-        self.closing = anyio.Event()
+        self._listeners = Listeners(settings.count, self)
+        self._processes = Processes(settings, self._listeners)
+        self.changing: anyio.Lock = self._processes.changing
+        self.import_timeout_s: float = settings.start_timeout_s
         self._closed = anyio.Event()
         self._restarting = anyio.Lock()
-        self._generation = 0
-        self._processes: list[WorkerProcess] = []
-        self._memory: SharedMemory | None = None
-        self._models: list[Model] = []
-        self._controls: list[SharedControl] = []
-        self._shares = [Share(number, self) for number in range(settings.count)]
+        self._stays = 0
+        self._has_closed = False
+        self._is_stopping = False
+        self._was_started = False
         self._shelter: AbstractAsyncContextManager[TaskGroup] | None = None
         self._task_group: TaskGroup | None = None
 
@@ -89,109 +68,168 @@ class Supervisor:
             CannotBind: If an address cannot be opened.
             EsockdError: If a worker cannot start; the error says why.
         """
-        if self._memory is not None:
+        if self._was_started:
             raise RuntimeError("these workers are running already: make others")
+        self._was_started = True
         with ExitStack() as stack:
-            await self._open(stack)
+            for model in [self._listeners.make(each) for each in self._given]:
+                stack.callback(model.close_sockets)
+                await model.open()
+                model.state = "suspended" if self._settings.suspended else "running"
             shelter = sheltered_task_group()
             self._task_group = await shelter.__aenter__()
             try:
-                await self._start_all()
+                await self._processes.start(self._task_group)
+                for model in self._listeners:
+                    model.opened_at = time.time()
+                    await self._listeners.control(model).note_handler()
             except BaseException as error:
-                self.closing.set()
-                for process in self._processes:
-                    process.kill()
+                self._processes.kill()
                 await shelter.__aexit__(type(error), error, error.__traceback__)
                 raise
             stack.pop_all()
         self._shelter = shelter
 
-    async def _open(self, stack: ExitStack) -> None:
-        self._memory = SharedMemory.create(len(self._given))
-        stack.callback(self._memory.close)
-        for number, each in enumerate(self._given):
-            model = Model(each, number, self._settings.count, self._memory.of_listener(number))
-            if any((model.name, str(model.address)) == (other.name, str(other.address)) for other in self._models):
-                raise AlreadyOpen(f"listener {model.name} on {model.address} is given twice")
-            self._models.append(model)
-        for model in self._models:
-            stack.callback(model.close)
-            await model.open()
-            model.state = "suspended" if self._settings.suspended else "running"
-            self._controls.append(SharedControl(model, self))
-
-    async def _start_all(self) -> None:
-        first: list[EsockdError] = []
-        if self._task_group is None:
-            raise AssertionError("there is nowhere to run")
-
-        async def start(share: Share) -> None:
-            if self._task_group is not None:
-                await self._task_group.start(self._keep, share, first)
-            if first:
-                starting.cancel_scope.cancel()
-
-        async with anyio.create_task_group() as starting:
-            for share in self._shares:
-                starting.start_soon(start, share)
-        if first:
-            raise first[0]
-        for model in self._models:
-            model.opened_at = time.time()
-            for process in self.live():
-                if (control := process.control(model.number)) is not None:
-                    model.handler_path = (await control.get_status()).handler
-                    break
-
-    async def _keep(self, share: Share, failures: list[EsockdError], *, task_status: TaskStatus[None]) -> None:
-        """Run a share; one that cannot start at all says so once."""
-        try:
-            await share.run(task_status=task_status)
-        except EsockdError as error:
-            failures.append(error)
-            task_status.started()
-
     async def stop(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
         shelter, self._shelter = self._shelter, None
-        if shelter is None or self._task_group is None or self._memory is None:
+        if shelter is None:
             return None
-        for control in self._controls:
-            self._task_group.start_soon(control.close)
+        self._is_stopping = True
+        for control in self.listeners():
+            self.start_soon(control.close)
+        self._look_for_the_end()
         try:
             return await shelter.__aexit__(exc_type, exc, traceback)
         finally:
-            self._memory.close()
+            self._task_group = None
+
+    def start_soon(self, work: Callable[..., Coroutine[Any, Any, object]], *arguments: object) -> None:
+        """Do some work for as long as the workers run."""
+        if self._task_group is None:
+            raise ListenerClosed("the workers do not run")
+        self._task_group.start_soon(work, *arguments)
+
+    # Listeners
+
+    async def open(self, given: WorkerListener, *, suspended: bool) -> SharedControl:
+        """Open another listener in every worker, or in none."""
+        self._require_running()
+        await self._processes.wait_for_one(self.import_timeout_s)  # without the lock, which one that starts needs
+        async with self.changing:
+            self._require_running()
+            model = self._listeners.make(given)
+            control = self._listeners.control(model)
+            try:
+                await model.open()
+                model.memory.whole.use_slot(self._processes.use_slots() - 1)
+                begun = await control.begin("suspended" if suspended else "running")
+            except BaseException:
+                model.give_up_sockets()
+                self._listeners.remove(model.number)
+                if self._has_closed or self._is_stopping:
+                    self._look_for_the_end()
+                raise
+            model.version += 1
+            model.opened_at = time.time()
+            self._processes.steer()
+            if not suspended:
+                with self._finishing(control):
+                    await control.let_accept(begun)
+        with self._finishing(control):
+            await control.note_handler()
+        if self._is_stopping:
+            self.start_soon(control.close)
+            raise ListenerClosed("the workers end: the listener is closed again")
+        return control
+
+    @contextmanager
+    def _finishing(self, control: SharedControl) -> Iterator[None]:
+        """Finish a block although it is cancelled: every worker has the listener, so the caller gets its control.
+
+        `Task.cancel` of asyncio stops at no shield. Then nobody gets the control, so the listener is closed by it.
+        """
+        try:
+            with anyio.CancelScope(shield=True):
+                yield
+        except BaseException:
+            with suppress(ListenerClosed):  # the workers have ended
+                self.start_soon(control.close)
+            raise
+
+    async def change(self, listeners: Sequence[WorkerListener]) -> tuple[OptionPlan, ...]:
+        """Give open listeners other handlers and options: all of them in every worker, or nothing."""
+        made: list[tuple[SharedControl, PendingChange]] = []
+        async with self.changing, AsyncExitStack() as undo:
+            for each, control in zip(listeners, self._listeners.find_each(listeners), strict=True):
+                try:
+                    change = await control.become(each)
+                except EsockdError as error:
+                    raise ChangeRefused(each, error) from error
+                undo.push_async_callback(control.take_back, change)
+                made.append((control, change))
+            for each, (control, change) in zip(listeners, made, strict=True):
+                try:
+                    await control.put_rates(change)
+                except EsockdError as error:
+                    raise ChangeRefused(each, error) from error
+            undo.pop_all()
+            for control, change in made:
+                control.settle(change)
+        for control, change in made:
+            if change.handler is not None:
+                await control.note_handler()
+        return tuple(change.plan for _, change in made)
+
+    def _require_running(self) -> None:
+        if self._shelter is None or self._processes.closing.is_set():
+            raise ListenerClosed("the workers do not run, or end: no listener is opened any more")
+
+    @contextmanager
+    def staying(self) -> Iterator[None]:
+        """Let the workers stay for the duration of a block, although no listener may be open."""
+        self._stays += 1
+        try:
+            yield
+        finally:
+            self._stays -= 1
+            if self._has_closed:
+                self._look_for_the_end()
 
     async def wait_closed(self) -> None:
         """Return when the last listener is closed and its connections have ended."""
         await self._closed.wait()
 
     def listener_closes(self) -> None:
-        """A listener takes no clients any more: without another one, no worker is started either."""
-        if all(model.state in ("draining", "closed") for model in self._models):
-            self.closing.set()
-            for process in self._processes:
-                if process.state == "starting":
-                    process.kill()
+        """A listener takes no clients any more."""
+        self._has_closed = True
+        self._look_for_the_end()
 
-    def listener_closed(self) -> None:
-        """A listener has no connections any more."""
-        if all(model.state == "closed" for model in self._models):
+    def listener_closed(self, number: int) -> None:
+        """A listener, by its number, has no connections any more."""
+        self._listeners.remove(number)
+        self._look_for_the_end()
+
+    def _look_for_the_end(self) -> None:
+        """Without a listener that takes clients, no worker is started; without any listener, all workers end."""
+        if self._stays and not self._is_stopping:
+            return
+        if all(model.state == "draining" for model in self._listeners):
+            self._processes.close()
+        if not [*self._listeners]:
             self._closed.set()
+            self._processes.dismiss()
 
     # Looking
 
     def listeners(self) -> tuple[SharedControl, ...]:
-        """The open listeners, in the order in which they were given."""
-        return tuple(
-            control for control, model in zip(self._controls, self._models, strict=True) if model.state != "closed"
-        )
+        """The open listeners, in the order in which they were opened."""
+        return self._listeners.controls()
 
     def workers(self) -> tuple[WorkerStatus, ...]:
         """The worker processes, those that retire included, in the order of their numbers."""
-        found = [self._describe(process) for process in self._processes if process.is_live]
+        found = [self._describe(process) for process in self.live()]
         return tuple(sorted(found, key=lambda each: each.number))
 
     def _describe(self, process: WorkerProcess) -> WorkerStatus:
@@ -200,11 +238,11 @@ class Supervisor:
             number=process.share,
             pid=process.pid,
             state=process.state,
-            replaced=self._shares[process.share].replaced,
+            replaced=self._processes.shares[process.share].replaced,
             uptime=max(0.0, anyio.current_time() - process.started_at),
             listeners=tuple(
                 ListenerSnapshot(status=model.status(), stats=process.stats[model.number])
-                for model in self._models
+                for model in self._listeners
                 if model.number in process.stats
             ),
             open_files=None if known is None else known.open_files,
@@ -214,7 +252,11 @@ class Supervisor:
 
     def live(self) -> list[WorkerProcess]:
         """The processes that serve connections, in the order in which they were started."""
-        return [process for process in self._processes if process.is_live]
+        return self._processes.live()
+
+    def serving(self, number: int) -> list[WorkerProcess]:
+        """The processes that have a part of a listener, by its number, or will have once they accept."""
+        return self._processes.serving(number)
 
     # Replacing
 
@@ -228,122 +270,9 @@ class Supervisor:
             ListenerClosed: If the listeners close meanwhile.
         """
         async with self._restarting:
-            for share in self._shares:
+            for share in self._processes.shares:
                 await share.replace()
 
     def replace_soon(self, process: WorkerProcess) -> None:
         """Let another process take the place of one, which finishes its connections."""
-        share = self._shares[process.share]
-        if share.current is process:
-            share.replace_unfit()
-
-    async def start_process(self, share: int) -> WorkerProcess:
-        """Start a process for a share, and return when it accepts.
-
-        Raises:
-            EsockdError: If it cannot start.
-            ListenerClosed: If the listeners close meanwhile.
-        """
-        version = self._version()
-        process = await self._start(share)
-        async with self.changing:  # no other change now, but a listener may begin to close
-            while self._version() != version:
-                await process.retire()  # it has missed a change, but may have taken clients
-                version = self._version()
-                process = await self._start(share)
-            return process
-
-    def _version(self) -> int:
-        return sum(model.version for model in self._models)
-
-    async def _start(self, share: int) -> WorkerProcess:
-        if self.closing.is_set() or self._memory is None:
-            raise ListenerClosed("the listeners are closing: no worker is started any more")
-        self._generation += 1
-        slot = self._free_slot()
-        process = WorkerProcess(share, self._generation, slot)
-        self._processes.append(process)
-        self._memory.use_slot(slot)
-        models = [model for model in self._models if model.state in ("running", "suspended")]
-        processors = available_processors()
-        order = Order(
-            parent=os.getpid(),
-            number=share,
-            slot=slot,
-            first_id=process.first_id,
-            processes=self._settings.count,
-            memory=self._memory.descriptor,
-            listeners=tuple(model.order(share) for model in models),
-            backend=self._settings.backend,
-            backend_options=self._settings.backend_options,
-            setup=self._settings.setup,
-            setup_arguments=self._settings.setup_arguments,
-            processors=(processors[share % len(processors)],) if self._settings.pin else (),
-        )
-        rehearsals = {
-            model.number: model.rehearsal
-            for model, each in zip(models, order.listeners, strict=True)
-            if model.rehearsal is not None and each.rehearsal is not None
-        }
-        descriptors = {descriptor for each in order.listeners for descriptor in each.descriptors}
-        try:
-            await process.start(order, (self._memory.descriptor, *descriptors), self._settings.start_timeout_s)
-        except BaseException:
-            self._note_end(process)
-            raise
-        for number, rehearsal in rehearsals.items():
-            process.rehearsals[number] = WorkerRehearsal(rehearsal)
-            rehearsal.begun_again += 1
-        if self._task_group is not None:
-            self._task_group.start_soon(self._watch, process)
-        if self.closing.is_set():
-            await process.retire()
-            raise ListenerClosed("the listeners are closing: no worker is started any more")
-        return process
-
-    def _free_slot(self) -> int:
-        taken = {process.slot for process in self._processes}
-        free = next((slot for slot in range(SLOTS) if slot not in taken), None)
-        if free is None:
-            raise ControlError(f"{SLOTS} worker processes run already, most of them retiring", code="busy")
-        return free
-
-    async def _watch(self, process: WorkerProcess) -> None:
-        try:
-            await process.watch(self._settings.stuck_timeout_s, self.steer, lambda: self._is_culprit(process))
-        finally:
-            self._note_end(process)
-        if not self.closing.is_set() and not process.was_retired:
-            logger.error("%s ended with status %s", process, process.status)
-
-    def _note_end(self, process: WorkerProcess) -> None:
-        for model in self._models:
-            model.note_end(process)
-        self._processes.remove(process)
-        self.steer()
-
-    async def _is_culprit(self, process: WorkerProcess) -> bool:
-        """Whether it is this process that does not answer, and not one that has the lock which all wait for.
-
-        One that has it for longer than a moment has stopped, and is killed.
-        """
-        for model in self._models:
-            holder = model.memory.lock.holder()
-            for other in tuple(self._processes):
-                if other is process or other.pid != holder or await other.answers(ANSWER_S):
-                    continue
-                if model.memory.lock.holder() == other.pid:
-                    logger.error("%s has stopped while it judged a client: it is killed", other)
-                    other.kill()
-                    return False
-        return True
-
-    def steer(self) -> None:
-        """Let new clients go to the workers that answer."""
-        ready = [
-            share.number for share in self._shares if share.current is not None and share.current.state == "running"
-        ]
-        for model in self._models:
-            if model.sockets is not None:
-                with suppress(OSError):  # it is an improvement, and no more
-                    model.sockets.steer(ready)
+        self._processes.replace_soon(process)

@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from esockd_core._errors import InvalidOption
 from esockd_core._platform.child_processes import available_processors
-from esockd_core.workers._supervisor import Settings, Supervisor
+from esockd_core.workers._processes import Settings
+from esockd_core.workers._supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
+    from esockd_core._options.changes import OptionPlan
     from esockd_core.control.instance import WorkerStatus
-    from esockd_core.control.interface import ListenerControl
+    from esockd_core.workers._control import SharedControl
     from esockd_core.workers._model import WorkerListener
 
 MOST: Final = 64  # as many again may retire at the same time
@@ -39,9 +42,9 @@ class Workers:
         setup_arguments: The arguments of that function.
         pin: Whether each worker runs on one processor only, where the system can do that.
         suspended: Whether the listeners open their addresses but accept nobody until each is resumed.
-        start_timeout: How many seconds a worker may take until it accepts.
+        start_timeout: How many seconds a worker may take until it accepts, or to import a handler later.
         stuck_timeout: A worker whose event loop does not answer for this many seconds is killed and replaced; None lets
-            it be.
+            it be. It does not count while the parent has it import a handler.
 
     Raises:
         InvalidOption: If a number is out of bounds, or the loop is unknown.
@@ -103,9 +106,55 @@ class Workers:
     ) -> bool | None:
         return await self._supervisor.stop(exc_type, exc, traceback)
 
-    def listeners(self) -> tuple[ListenerControl, ...]:
-        """The open listeners, in the order in which they were given. Each speaks for all workers."""
+    def listeners(self) -> tuple[SharedControl, ...]:
+        """The open listeners, in the order in which they were opened. Each speaks for all workers."""
         return self._supervisor.listeners()
+
+    async def open(self, listener: WorkerListener, *, suspended: bool = False) -> SharedControl:
+        """Open another listener in every worker, or in none, and return its control once it accepts.
+
+        The workers import its handler while they serve the others. It is closed by its control. Cancelled before every
+        worker has the listener, this leaves none of it; cancelled later, it returns the control nevertheless. If a task
+        of asyncio is cancelled then by its own `cancel()`, which anyio cannot put off, the listener is closed again.
+
+        Args:
+            listener: The listener. Counters belong to its name and address, and survive a close: those of the 1,000
+                listeners that closed last are kept.
+            suspended: Whether it opens its address but accepts nobody until it is resumed.
+
+        Raises:
+            AlreadyOpen: If there is a listener with that name and address.
+            InvalidAddress: If the address is not valid.
+            InvalidOption: If an option does not apply, or exists in one process only.
+            AddressInUse: If somebody else listens there.
+            CannotBind: If the address cannot be opened.
+            ControlError: With the code "busy" if a worker does not answer, or if they are being replaced and none runs
+                within `start_timeout`: try again.
+            EsockdError: If a worker cannot open it, as when the handler cannot be imported, or ends meanwhile.
+            ListenerClosed: If the workers end.
+        """
+        return await self._supervisor.open(listener, suspended=suspended)
+
+    async def change(self, *listeners: WorkerListener) -> tuple[OptionPlan, ...]:
+        """Give open listeners other handlers and options, in every worker: all of the listeners, or none of them.
+
+        Options that are not given go back to their defaults. Open connections go on as they are. A handler is imported
+        again only where its place or its arguments are others than before.
+
+        Args:
+            listeners: The listeners as they are to be, each with the name and the address of one that is open.
+
+        Returns:
+            The options that change, for each of the listeners.
+
+        Raises:
+            ChangeRefused: If one of them is not open, is named twice, or cannot be changed; its `error` says why.
+        """
+        return await self._supervisor.change(listeners)
+
+    def staying(self) -> AbstractContextManager[None]:
+        """Let the workers stay for the duration of a block, although its last listener may be closed there."""
+        return self._supervisor.staying()
 
     def workers(self) -> tuple[WorkerStatus, ...]:
         """The worker processes, those that retire included, in the order of their numbers."""

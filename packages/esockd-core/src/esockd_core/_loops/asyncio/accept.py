@@ -31,6 +31,7 @@ from esockd_core._loops.accept import (
     take,
     take_queued,
 )
+from esockd_core._loops.asyncio import speedups  # noqa: F401 (the methods in C, where they are installed)
 from esockd_core._loops.asyncio.arrival import Arrival
 from esockd_core._loops.asyncio.forward import AsyncioConnector
 from esockd_core._loops.asyncio.side import AsyncioSide

@@ -45,9 +45,9 @@ class Arrival(Driver[AsyncioStream]):
     def start(self, connection: AsyncioStream) -> None:
         site = self._site
         peer = connection._transport.get_extra_info("peername")
-        # Without a call for each connection over IPv4, whose address is its name.
-        connection.socket_peername = peer if type(peer) is tuple and len(peer) == 2 else name_of(peer)
-        if not site.judge.admits(connection):
+        if type(peer) is not tuple or len(peer) != 2:  # asked first: over IPv4, the address is the name
+            peer = name_of(peer)
+        if not site.judge.admits(connection, peer):
             connection.refuse(site.options.refuse_with)
             return
         if site.sets_socket_options:

@@ -7,13 +7,17 @@ Where this AnyIO has no such table, every task counts as one that may be cancell
 
 from __future__ import annotations
 
-from asyncio import current_task
+import asyncio
+import sys
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+current_task: Callable[[asyncio.AbstractEventLoop], asyncio.Task[Any] | None] = asyncio.current_task
+if sys.version_info < (3, 12):  # without the function in Python around it
+    current_task = vars(asyncio.tasks)["_current_tasks"].get
 
 
 class AnyTask(dict[Any, Any]):

@@ -1,14 +1,15 @@
 """Datagram listeners on asyncio and uvloop: the event loop tells that a socket is readable, and Python reads it.
 
-asyncio's own datagram transport reads one datagram a wake-up, and uvloop's has no bound. A connection has one waiter,
-and its handler runs in a native task.
+asyncio's own datagram transport reads one datagram a wake-up, and uvloop's has no bound. A handler runs in a native
+task. While that waits for a datagram, it is resumed as soon as one is taken, before the next one is (see `resume`). So
+nothing happens between the two, and a receive that is cancelled loses nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-from asyncio import InvalidStateError, current_task
 from contextlib import asynccontextmanager
+from types import coroutine
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -18,17 +19,19 @@ from esockd_core._connection.driver import NOBODY
 from esockd_core._connection.handler import CallbackHandler
 from esockd_core._connection.receiving import YIELD_EVERY
 from esockd_core._forwarding.datagram_relay import DatagramForwarding
-from esockd_core._loops.asyncio.cancellation import scoped_tasks
+from esockd_core._loops.asyncio.cancellation import current_task, scoped_tasks
 from esockd_core._loops.asyncio.handled import HandledConnection, HandlerDriver
+from esockd_core._loops.asyncio.resuming import NO_STEP, leave_to_loop, resume
 from esockd_core._loops.asyncio.side import AsyncioSide
 from esockd_core._loops.datagram import Arrivals, DatagramCarrier
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator, Hashable
+    from collections.abc import AsyncIterator, Generator, Hashable
 
     from esockd_core._connection.driver import AnyDriver
     from esockd_core._connection.handler import Handler
+    from esockd_core._connection.peers import SharedSocket
     from esockd_core._connection.port import DatagramPort
     from esockd_core._connection.site import Site
     from esockd_core._forwarding.datagram_relay import Readable
@@ -39,21 +42,39 @@ class AsyncioDatagram(  # pyright: ignore[reportIncompatibleMethodOverride, repo
 ):
     """A datagram connection on asyncio or uvloop."""
 
-    __slots__ = ("_side", "_task")
+    __slots__ = ("_context", "_side", "_step", "_task", "_task_ref", "_waiter")
 
-    def __init__(self, site: Site, port: DatagramPort, address: Any, key: Hashable, side: AsyncioSide) -> None:
+    def __init__(self, site: Site, port: SharedSocket, address: Any, key: Hashable, side: AsyncioSide) -> None:
         DatagramBase.__init__(self, site, NOBODY, port, address, key)  # half the cost of super(), for each peer
         self._side = side
         self._task: asyncio.Task[object] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._task_ref: ref[asyncio.Task[object]] | None = None
+        self._step, self._context = NO_STEP  # of the handler's task, once it was resumed
 
-    async def _receive(self, end: type[Exception] = StopAsyncIteration) -> bytes:
+    def note_step(self, step: Any, context: Any) -> None:
+        """Keep what `resume` returned for the next datagram, if it is of the handler's own task."""
+        if step is not None and step.__self__ is self._task:
+            self._step, self._context = step, context
+
+    def handler_done(self, task: asyncio.Task[object]) -> None:
+        # They refer to the task, whose error and variables may refer to the connection.
+        self._step, self._context = NO_STEP
+        HandledConnection.handler_done(self, task)
+
+    @coroutine
+    def _receive_next(self, end: type[Exception] = StopAsyncIteration) -> Generator[Any, None, bytes]:
         # What the base does, with its calls of the methods below written out, for each datagram.
         at_once: bytes | None = self._datagram
         if at_once is None and not (self._closing or self._receiver or self.draining) and self.driver.receives:
             self._iterates = end is StopAsyncIteration
-            self._receiver = waiter = self._side.loop.create_future()
+            waiter = self._waiter
+            if waiter is None or waiter.done():
+                self._waiter = waiter = self._side.loop.create_future()
+            waiter._asyncio_future_blocking = True
+            self._receiver = waiter
             try:
-                await waiter
+                yield waiter
             finally:
                 self._receiver = None
             self._unyielded = 0
@@ -61,9 +82,13 @@ class AsyncioDatagram(  # pyright: ignore[reportIncompatibleMethodOverride, repo
             if self._more is None and type(datagram) is bytes:
                 self._datagram = self._sender = None
                 return datagram
-        return await DatagramBase._receive(self, end)
+        received: bytes = yield from DatagramBase._receive(self, end)
+        return received
 
-    __anext__ = _receive
+    async def _receive(self, end: type[Exception] = StopAsyncIteration) -> bytes:
+        return await self._receive_next(end)
+
+    __anext__ = _receive_next
 
     async def send(self, item: bytes) -> None:
         # As above.
@@ -72,50 +97,65 @@ class AsyncioDatagram(  # pyright: ignore[reportIncompatibleMethodOverride, repo
             type(item) is bytes
             and unyielded < YIELD_EVERY
             and not self._closing
-            and ref(current_task(self._side.loop)) not in scoped_tasks
+            and self.layer is None
+            # As `is_in_cancel_scope` does, but a reference to the handler's task is at hand.
+            and (self._task_ref if (task := current_task(self._side.loop)) is self._task else ref(task))
+            not in scoped_tasks
         ):
             self._unyielded = unyielded + 1
-            sealed = item if self.layer is None else self.layer.seal(self, item)
             try:
-                self.port.sendto(sealed, self.address)
+                self.port.sendto(item, self.address)
             except OSError as error:
-                is_sent = self._was_taken(sealed, error)
-            else:
-                is_sent = True
-            if is_sent:
-                self.bytes_out += len(item)
-                self.datagrams_out += 1
-                return
-        await DatagramBase.send(self, item)
+                if not self._was_taken(item, error):
+                    await DatagramBase.send(self, item)
+                    return
+            self.bytes_out += len(item)
+            self.datagrams_out += 1
+        else:
+            await DatagramBase.send(self, item)
 
-    async def _wait_for_input(self) -> None:
-        self._receiver = waiter = self._side.loop.create_future()
+    @coroutine
+    def _wait_for_input(self) -> Generator[Any, None, None]:
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            self._waiter = waiter = self._side.loop.create_future()
+        waiter._asyncio_future_blocking = True
+        self._receiver = waiter
         try:
-            await waiter
+            yield waiter
         finally:
             self._receiver = None
 
-    def _wake_receiver(self) -> None:
-        receiver = self._receiver
-        if receiver is not None and not receiver.done():
-            receiver.set_result(None)
-
 
 class DatagramCoroutineDriver(HandlerDriver[AsyncioDatagram]):
-    """Keeps datagrams until the handler receives them."""
+    """Gives datagrams to the handler that waits for one, and keeps them until it does."""
 
     __slots__ = ()
 
+    def start(self, connection: AsyncioDatagram) -> None:
+        super().start(connection)
+        if connection._task is not None:
+            connection._task_ref = ref(connection._task)
+
     def data_received(self, connection: AsyncioDatagram, data: bytes) -> None:
-        if connection._datagram is None:
-            connection._datagram = data
-            if connection._receiver is not None:
-                try:  # noqa: SIM105 (a context manager would cost as much as this method)
-                    connection._receiver.set_result(None)
-                except InvalidStateError:
-                    pass  # it was cancelled, or woken already
-        else:
+        if connection._datagram is not None:
             connection.keep(data)
+            return
+        connection._datagram = data
+        waiter = connection._receiver
+        if waiter is None:
+            return
+        # No local variable has the step: frames of an error of the task may lead here, and the step leads to the task.
+        if not waiter.remove_done_callback(connection._step):  # it is the first time, or not the handler's own task
+            connection.note_step(*resume(waiter, self._side, keeps=True))
+            return
+        # What `resume` does, without looking for the step.
+        try:
+            connection._context.run(connection._step, self._side.woken)
+        except RuntimeError:
+            leave_to_loop(waiter, connection._step, connection._context)
+        except (KeyboardInterrupt, SystemExit) as error:
+            self._side.end_program(error)
 
 
 class DatagramCallbackDriver(CallbackDriver[AsyncioDatagram]):
@@ -140,7 +180,7 @@ async def open_asyncio_datagrams(site: Site) -> AsyncIterator[AsyncioDatagramCar
     """Yield the carrier of a datagram listener; native tasks need no context of their own."""
     side = AsyncioSide(site.name, site.counters.accept_delays)
 
-    def new_connection(port: DatagramPort, address: Any, key: Hashable) -> AsyncioDatagram:
+    def new_connection(port: SharedSocket, address: Any, key: Hashable) -> AsyncioDatagram:
         return AsyncioDatagram(site, port, address, key, side)
 
     def make_driver(handler: Handler) -> AnyDriver:

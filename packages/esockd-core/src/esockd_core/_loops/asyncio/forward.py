@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar
 
-from anyio import BrokenResourceError, ClosedResourceError
-
 from esockd_core._connection.driver import NOBODY, Driver
-from esockd_core._connection.names import name_of
+from esockd_core._connection.names import as_bytes
 from esockd_core._forwarding.relay import Relay
 from esockd_core._forwarding.upstreams import CLOSED_AT_ONCE, UpstreamRefused, connect_unix
 from esockd_core._loops.asyncio.coroutine import CoroutineDriver
+from esockd_core._loops.asyncio.deadline import Deadline
 from esockd_core._loops.asyncio.stream import AsyncioStream
 from esockd_core._tls.engine import TlsEngine
 
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
     from esockd_core._connection.entrance import EntranceRefused
     from esockd_core._connection.stream import StreamBase
     from esockd_core._forwarding.upstreams import Place, Upstream
+    from esockd_core._loops.asyncio.rounds import Rounds
     from esockd_core._loops.asyncio.side import AsyncioSide
 
 
@@ -61,9 +60,9 @@ class RelayDriver(Driver[AsyncioStream]):
 
     def start(self, connection: AsyncioStream) -> None:
         connection.driver = self
-        if unread := connection._take_all_buffered():
-            self.data_received(connection, unread)
-        if connection.has_finished:
+        if connection._chunk is not None:
+            self.data_received(connection, as_bytes(connection._take_all_buffered()))
+        if connection._eof:
             self._finish()
         if self._other._write_paused:
             connection._pause_input()
@@ -71,22 +70,26 @@ class RelayDriver(Driver[AsyncioStream]):
             connection._resume_input()
 
     def data_received(self, connection: AsyncioStream, data: bytes) -> None:  # noqa: ARG002
+        # What `send_nowait` does below its limit, without its call. What is lost, the relay is told next.
         other = self._other
-        if not other._closing:
-            with suppress(BrokenResourceError, ClosedResourceError):  # it is lost, which the relay is told next
-                other._write(data)  # what `send_nowait` does below its limit
+        if not (other._closing or other._eof_sent):
+            transport = other._transport
+            if not transport.is_closing():
+                other.bytes_out += len(data)
+                transport.write(data)
 
     def eof_received(self, connection: AsyncioStream) -> None:  # noqa: ARG002
         self._finish()
 
     def _finish(self) -> None:
-        if self._other.state == "open" and not self._other._eof_sent:
-            self._other._eof_sent = True
-            self._other._finish_sending()  # `send_eof`, without waiting
+        other = self._other
+        if not (other._closing or other._eof_sent):
+            other._eof_sent = True
+            other._finish_sending()  # `send_eof`, without waiting
         self._relay.notice()
 
     def writing_paused(self, connection: AsyncioStream) -> None:  # noqa: ARG002
-        if self._other.state == "open":  # otherwise it reads on only to close in order
+        if not self._other._closing:  # otherwise it reads on only to close in order
             self._other._pause_input()
 
     def writing_resumed(self, connection: AsyncioStream) -> None:  # noqa: ARG002
@@ -108,13 +111,15 @@ class RelayDriver(Driver[AsyncioStream]):
 
 
 class AsyncioRelay(Relay):
-    """A relay between two transports that write to each other. Its task only waits for the end."""
+    """A relay between two transports that write to each other.
 
-    __slots__ = ("_change",)
+    Its drivers begin the end themselves. Its task only waits for the upstream to be closed.
+    """
+
+    __slots__ = ("_closed", "_rounds")
 
     client: AsyncioStream
     upstream: AsyncioStream
-    _change: asyncio.Future[bool] | None
 
     async def run(self) -> None:
         driver = self.client.driver
@@ -122,9 +127,12 @@ class AsyncioRelay(Relay):
             await super().run()
         finally:  # or only the garbage collector would free the two
             self.client.driver, self.upstream.driver = driver, NOBODY
+            if self._rounds is not None:
+                self._rounds.discard(self)
 
     def _begin(self) -> None:
-        self._change = None
+        self._rounds: Rounds | None = None
+        self._closed: asyncio.Future[None] | None = None
         client, upstream = self.client, self.upstream
         handled_by = client.driver if isinstance(client.driver, CoroutineDriver) else None
         RelayDriver(upstream, self, handled_by).start(client)
@@ -132,23 +140,32 @@ class AsyncioRelay(Relay):
 
     def notice(self) -> None:
         """Note that a side has finished or is lost."""
-        self._settle(True)
+        if self._is_over():
+            if not self._has_ended:  # and not before what both have sent is written
+                self.client._side.loop.call_soon(self._end)
+            if self.upstream._lost and self._closed is not None and not self._closed.done():
+                self._closed.set_result(None)
+        elif self._rounds is None and self.half_closed_timeout_s is not None and self._look_every_s() is not None:
+            self._rounds = self.client._side.rounds(self.half_closed_timeout_s)
+            self._rounds.add(self)
 
-    def _settle(self, has_changed: bool) -> None:
-        if self._change is not None and not self._change.done():
-            self._change.set_result(has_changed)
+    def look(self) -> None:
+        """End both sides if nothing has moved for too long since one has finished."""
+        if not self._has_ended and self._has_gone_quiet():
+            self._end(is_quiet=True)
 
-    async def _changed(self, timeout_s: float | None) -> bool:
-        loop = asyncio.get_running_loop()
-        change: asyncio.Future[bool] = loop.create_future()
-        self._change = change
-        if timeout_s is None:
-            return await change
-        timer = loop.call_later(timeout_s, self._settle, False)
-        try:
-            return await change
-        finally:
-            timer.cancel()
+    def _is_over(self) -> bool:
+        client, upstream = self.client, self.upstream  # what the base does, without calls
+        return client._closing or upstream._closing or (client._eof and upstream._eof)
+
+    async def _until_over(self) -> None:
+        if not self._is_over():
+            await self._until_closed()
+
+    async def _until_closed(self) -> None:
+        if not self.upstream._lost:
+            self._closed = closed = self.client._side.loop.create_future()
+            await closed
 
 
 class AsyncioConnector:
@@ -163,9 +180,8 @@ class AsyncioConnector:
     async def connect(self, place: Place, upstream: Upstream, header: bytes, timeout_s: float) -> AsyncioStream:
         """Connect with an upstream."""
         connection = AsyncioStream(self._client.site, UPSTREAM, self._side)
-        connection.socket_peername = name_of(place[1])
         try:
-            async with asyncio.timeout(timeout_s):
+            with Deadline(self._side, timeout_s):
                 await self._open(connection, place, upstream, header)
         except BaseException:
             if connection in connection.site.watch.upstreams:  # it was made
@@ -180,7 +196,7 @@ class AsyncioConnector:
             await loop.create_unix_connection(lambda: connection, sock=connect_unix(address))
         else:
             await loop.create_connection(lambda: connection, address[0], address[1])
-        if connection.state != "open":
+        if connection._closing:
             raise UpstreamRefused(CLOSED_AT_ONCE)
         if header:
             connection.send_nowait(header)

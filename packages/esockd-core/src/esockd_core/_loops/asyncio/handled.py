@@ -12,6 +12,7 @@ from esockd_core._connection.driven import DrivenConnection
 from esockd_core._connection.driver import Driver, split_program_end
 from esockd_core._connection.receiving import YIELD_EVERY
 from esockd_core._loops.asyncio.cancellation import is_in_cancel_scope, is_shielded
+from esockd_core._loops.asyncio.resuming import wake
 from esockd_core._stats.reasons import KILLED, NORMAL
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ class HandledConnection(DrivenConnection):
 
     _side: AsyncioSide
     _task: asyncio.Task[object] | None
+
+    def _wake_receiver(self) -> None:
+        if self._receiver is not None:
+            wake(self._receiver)
 
     def _may_be_cancelled(self) -> bool:
         return is_in_cancel_scope(self._side.loop)
@@ -81,7 +86,8 @@ class HandlerDriver(Driver[H]):
         except Exception as error:  # noqa: BLE001 - it cannot be called with a connection, or is no coroutine function
             connection.close_nowait(connection.reason_for(error))
         else:
-            task.add_done_callback(connection.handler_done)
+            # Without a context of its own, which it would keep as long as the connection lasts.
+            task.add_done_callback(connection.handler_done, context=self._side.context)
             self._side.handler_due()
 
     def cancel(self, connection: H, reason: str) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
+
+from esockd_core._loops.asyncio.rounds import Rounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
     from esockd_core._stats.histogram import Histogram
 
 REFILL_EVERY_S: Final = 0.09
+SHORTEST_S: Final = 0.01  # of the timeouts that have rounds of their own
 SAMPLES: Final = 16  # batches of accepted connections whose accept delay is measured between two refills
 UNASKED: Final = 31  # connections for which nobody looks at the clock, after it showed that no refill is due
 
@@ -28,6 +32,9 @@ class AsyncioSide:
         context: The context variables of the code that opened the listener; its handlers start with them.
         loop: The event loop.
         new_task: Starts a native task.
+        resumes: Whether what arrives resumes tasks where it arrives; see `resume`.
+        spare: A future for the next wait, which esockd-speedups keeps.
+        woken: A future that is done.
         caps_reads: Whether the loop's transports have a `max_size` of a read.
     """
 
@@ -36,12 +43,16 @@ class AsyncioSide:
         "_due",
         "_due_since",
         "_refill_at",
+        "_rounds",
         "_samples_left",
         "_unasked",
         "caps_reads",
         "context",
         "loop",
         "new_task",
+        "resumes",
+        "spare",
+        "woken",
     )
 
     def __init__(self, name: str, accept_delays: Histogram) -> None:
@@ -52,8 +63,13 @@ class AsyncioSide:
             self.new_task = partial(asyncio.Task, loop=loop, name=name)  # half the cost of create_task
         else:
             self.new_task = partial(loop.create_task, name=name)
+        self.resumes = not loop.get_debug()
+        self.spare: asyncio.Future[None] | None = None
+        self.woken: asyncio.Future[None] = loop.create_future()
+        self.woken.set_result(None)
         self.caps_reads = isinstance(loop, asyncio.SelectorEventLoop)
         self._delays = accept_delays
+        self._rounds: dict[float, Rounds] = {}
         self._due = 0  # handlers that the event loop will call for the first time, in one of its next passes
         self._due_since = 0.0
         self._samples_left = SAMPLES
@@ -90,6 +106,14 @@ class AsyncioSide:
     def _handlers_called(self) -> None:
         self._delays.note_several(self.loop.time() - self._due_since, self._due)
         self._due = 0
+
+    def rounds(self, timeout_s: float) -> Rounds:
+        """Rounds of 8 to 16 looks within a timeout: those of all timeouts of about this length."""
+        interval_s = 2.0 ** (math.frexp(max(timeout_s, SHORTEST_S))[1] - 4)
+        rounds = self._rounds.get(interval_s)
+        if rounds is None:
+            rounds = self._rounds[interval_s] = Rounds(self.loop, interval_s)
+        return rounds
 
     def end_program(self, error: BaseException) -> None:
         """Raise an error that ends the program, outside the protocol's methods, where uvloop would swallow it."""

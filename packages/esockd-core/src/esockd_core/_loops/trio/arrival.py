@@ -49,7 +49,7 @@ class Arrival(Driver[TrioStream]):
 
     def start(self, connection: TrioStream) -> None:
         site = self._site
-        if not site.judge.admits(connection):
+        if not site.judge.admits(connection, connection.socket_peername):
             connection.refuse(site.options.refuse_with)
             return
         if site.sets_socket_options:

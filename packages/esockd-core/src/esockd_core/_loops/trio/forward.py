@@ -85,6 +85,15 @@ class TrioRelay(Relay):
         if self._change is not None:
             self._change.set()
 
+    async def _until_over(self) -> None:
+        while not self._is_over():
+            if not await self._changed(self._look_every_s()) and self._has_gone_quiet():
+                self._end(is_quiet=True)
+
+    async def _until_closed(self) -> None:
+        while self.upstream.state != "closed":
+            await self._changed(None)
+
     async def _changed(self, timeout_s: float | None) -> bool:
         self._change = change = trio.Event()
         with trio.move_on_after(inf if timeout_s is None else timeout_s):

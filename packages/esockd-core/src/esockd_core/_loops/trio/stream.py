@@ -56,6 +56,7 @@ class TrioStream(TrioHandshaking):  # pyright: ignore[reportIncompatibleMethodOv
         "_task",
         "_unsent",
         "_wire_bytes_out",
+        "socket_peername",
     )
 
     def __init__(self, site: Site, driver: AnyDriver, side: TrioSide, connected: socket.socket) -> None:
