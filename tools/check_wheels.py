@@ -35,6 +35,7 @@ from tools.wheel_environments import (
     WORK,
     Python,
     add,
+    check_that_c_compiles,
     compile_wheel,
     install,
     pythons,
@@ -63,6 +64,8 @@ def build_all() -> None:
     """Build every package into an empty wheelhouse."""
     shutil.rmtree(WORK, ignore_errors=True)
     WORK.mkdir(parents=True)
+    for python in pythons():
+        check_that_c_compiles(python)
     for name in NAMES:
         build(name)
     lines = [f"esockd-{name} @ {wheel(name).as_uri()}\n" for name in NAMES if name != IN_C]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from functools import cache
@@ -82,6 +84,21 @@ def install(python: Python, name: str, *what: str | Path) -> Path:
     pip = (sys.executable, "-m", "pip", "--python", environment / "bin" / "python")
     run(*pip, "install", "--quiet", *constraints(python.version), "--constraint", str(SIBLINGS), *what)
     return environment
+
+
+def check_that_c_compiles(python: Python) -> None:
+    """Stop with what to install if an interpreter's packages in C cannot be compiled here."""
+    ask = "import sysconfig; print(sysconfig.get_config_var('CC')); print(sysconfig.get_path('include'))"
+    compiler, include = run(python.path, "-c", ask).splitlines()
+    version = "{}.{}".format(*python.version)
+    program = os.environ.get("CC", compiler).split()[0]
+    if shutil.which(program) is None:
+        sys.exit(f"error: esockd-speedups needs {program}, with which Python {version} compiles; it is not installed")
+    if not (Path(include) / "Python.h").is_file():
+        sys.exit(
+            f"error: esockd-speedups is in C, and Python {version} has no headers in {include}; "
+            "Debian's own Python has them in the package python3-dev"
+        )
 
 
 def compile_wheel(python: Python, sdist: Path, folder: Path) -> None:

@@ -12,7 +12,7 @@ from tests.patience import PATIENCE_S
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the tools are scripts, in no package that is installed
 
 from tools.check_wheels import ONCE, pytest_arguments
-from tools.wheel_environments import ROOT, Python, add, plan
+from tools.wheel_environments import ROOT, Python, add, check_that_c_compiles, plan
 
 from tools import wheel_environments
 
@@ -58,6 +58,26 @@ def test_tests_of_several_packages_run_against_the_wheel_that_requires_them_all(
 
 def test_every_test_that_is_left_out_exists() -> None:
     assert [file for file in ONCE if not (ROOT / "tests" / file).is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("compiler", "include", "message"),
+    [
+        ("no-such-compiler -pthread", "/", "no-such-compiler, with which Python 3.12 compiles"),
+        ("sh", "/no/headers", "Python 3.12 has no headers in /no/headers"),
+    ],
+    ids=["compiler", "headers"],
+)
+def test_what_is_missing_to_compile_is_named_before_anything_is_built(
+    compiler: str, include: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wheel_environments, "WORK", tmp_path)
+    monkeypatch.delenv("CC", raising=False)
+    interpreter = tmp_path / "python"
+    interpreter.write_text(f"#!/bin/sh\necho '{compiler}'\necho '{include}'\n")
+    interpreter.chmod(0o755)
+    with pytest.raises(SystemExit, match=message):
+        check_that_c_compiles(Python((3, 12), str(interpreter), "trio"))
 
 
 @pytest.fixture
