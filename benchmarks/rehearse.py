@@ -5,7 +5,9 @@
 
 Each connection is made, sends a message, gets it back and is closed in order. `passes` rehearses a rule in front of
 1,000 others, a rate and a number of connections, which would refuse nobody. `sources` also limits sources. `refused`
-rehearses a rule that would refuse everybody. Medians over interleaved rounds; ratios are taken within each round.
+rehearses a rule that would refuse everybody. The clients come from 64 addresses again and again, or from `--sources`,
+and never sleep where they have a CPU to themselves, or the server would pay for waking them. Medians over interleaved
+rounds; ratios are taken within each round.
 """
 
 from __future__ import annotations
@@ -37,6 +39,9 @@ STEP_TIMEOUT_S = 60
 def measure(loop: str, style: str, rehearsed: str, shares: CpuShares, options: argparse.Namespace) -> Sample:
     """CPU time of a freshly started server for a connection, in microseconds."""
     words = ["--connections", "64", "--size", "64", "--operations", str(options.operations)]
+    words += ["--sources", str(options.sources)]
+    if shares.apart:
+        words.append("--spin")
     command = esockd(loop, style, 2000, "--rehearse", REHEARSED[rehearsed])
     with (
         serving("the server", command, shares.server) as (server, port),
@@ -67,6 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--operations", type=int, default=6_000, help="connections in a round")
+    parser.add_argument("--sources", type=int, default=64, help="addresses of the clients, which come in turn (64)")
     parser.add_argument("--only", type=re.compile, default=re.compile(""), help="rows whose name matches")
     options = parser.parse_args()
     raise_descriptor_limit()

@@ -157,7 +157,10 @@ def test_sources_with_connections_take_no_room_from_those_that_are_limited(monke
 
 
 @pytest.mark.parametrize("rate", [None, Rate(1)], ids=["count", "rate"])
-def test_a_flood_of_sources_that_left_leaves_nothing_behind(rate: Rate | None) -> None:
+def test_a_flood_of_sources_that_left_leaves_no_more_than_are_kept(
+    rate: Rate | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("esockd_core._admission.sources.KEPT", 100)
     clock = FakeClock()
     sources = Sources(clock)
     sources.configure(5, rate)
@@ -167,7 +170,17 @@ def test_a_flood_of_sources_that_left_leaves_nothing_behind(rate: Rate | None) -
         source.open += 1
         sources.release(source)
         clock.advance(1)
-    assert len(sources._by_key) == len(sources._heap) <= 2
+    assert len(sources._by_key) == len(sources._heap) <= 100
+
+
+def test_a_larger_burst_is_there_at_once_for_a_source_whose_bucket_is_full() -> None:
+    clock = FakeClock()
+    sources = Sources(clock)
+    sources.configure(None, Rate(1, 1))
+    assert sources.spend("192.0.2.1")
+    clock.advance(1)
+    sources.configure(None, Rate(1, 3))
+    assert [sources.spend("192.0.2.1") is not None for _ in range(4)] == [True, True, True, False]
 
 
 def test_a_listener_reads_the_clock_of_the_system() -> None:

@@ -1,10 +1,11 @@
 """The limits of single sources: how many connections each has open, and the tokens of its bucket.
 
-A source is one entry of a table, so that a client finds its count and its bucket with one look. An entry is forgotten
-once it is as good as a new one: without a connection, and with a full bucket. Buckets fill up by themselves, so the
-entries that may have to be forgotten are in a heap, in the order of a moment at which their bucket would once have been
-full. Moments only move ahead: a bucket whose old moment has not come cannot be full yet, and any other is put back with
-its present moment. A flood of sources therefore cannot push out one that is limited.
+A source is one entry of a table, so that a client finds its count and its bucket with one look. An entry may be
+forgotten once it is as good as a new one: without a connection, and with a full bucket. That is done when others come
+and more than a few are there. Buckets fill up by themselves, so the entries that may have to be forgotten are in a
+heap, in the order of a moment at which their bucket would once have been full. Moments only move ahead: a bucket whose
+old moment has not come cannot be full yet, and any other is put back with its present moment. A flood of sources
+therefore cannot push out one that is limited.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from esockd_ratelimit import Rate
 
 MOST_LIMITED: Final = 65_536  # sources whose bucket is not full: a bound on memory
+KEPT: Final = 1024  # sources of which none is forgotten: many come back, and a new entry costs three times as much
 FORGET_PER_NEW: Final = 8  # more go than come, so that the table shrinks and no new source pays for a whole sweep
 NO_RATE: Final = Units(0, 0, 0)  # a token costs nothing
 
@@ -77,7 +79,9 @@ class Sources:
         old, new = self._units, NO_RATE if rate is None else Units.of(rate)
         if old == new:
             return
-        queued, now_ns = [source for _, _, source in self._heap], self._clock()
+        now_ns = self._clock()
+        self._forget(now_ns * old.per_ns, len(self._heap))  # a full bucket is as good as a new one, with the new burst
+        queued = [source for _, _, source in self._heap]
         self._use(new)
         if new.token and not old.token:  # every bucket is full, and so none is in the heap
             queued = []
@@ -180,7 +184,8 @@ class Sources:
 
     def _enter(self, source: Source, now: int) -> bool:
         """Put a source into the heap, and into the table if it is new; return whether there was room."""
-        self._forget(now, FORGET_PER_NEW)
+        if len(self._heap) >= KEPT:
+            self._forget(now, FORGET_PER_NEW)
         while len(self._heap) >= MOST_LIMITED and self._heap[0][0] <= now:
             self._forget(now, 1)
         if len(self._heap) >= MOST_LIMITED:
