@@ -5,8 +5,8 @@
 
 Each connection is made, sends a message, gets it back and is closed in order. `passes` rehearses a rule in front of
 1,000 others, a rate and a number of connections, which would refuse nobody. `sources` also limits sources. `refused`
-rehearses a rule that would refuse everybody. The clients come from 64 addresses again and again, or from `--sources`,
-and never sleep where they have a CPU to themselves, or the server would pay for waking them. Medians over interleaved
+rehearses a rule that would refuse everybody. The clients take turns with 64 addresses, or as many as `--sources` says.
+They never sleep where they have a CPU to themselves, or the server would pay for waking them. Medians over interleaved
 rounds; ratios are taken within each round.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -88,12 +89,15 @@ def install(python: Python, name: str, *what: str | Path) -> Path:
 
 def check_that_c_compiles(python: Python) -> None:
     """Stop with what to install if an interpreter's packages in C cannot be compiled here."""
-    ask = "import sysconfig; print(sysconfig.get_config_var('CC')); print(sysconfig.get_path('include'))"
-    compiler, include = run(python.path, "-c", ask).splitlines()
+    ask = "import sysconfig; print(sysconfig.get_config_var('CC') or 'cc'); print(sysconfig.get_path('include'))"
+    compiler, include = run(python.path, "-c", ask).splitlines()[-2:]  # a warning may stand before them
     version = "{}.{}".format(*python.version)
-    program = os.environ.get("CC", compiler).split()[0]
+    program = shlex.split(os.environ.get("CC") or compiler)[0]
     if shutil.which(program) is None:
-        sys.exit(f"error: esockd-speedups needs {program}, with which Python {version} compiles; it is not installed")
+        sys.exit(
+            f"error: esockd-speedups needs {program}, with which Python {version} compiles; "
+            "Debian has it in the package gcc, and CC names another one"
+        )
     if not (Path(include) / "Python.h").is_file():
         sys.exit(
             f"error: esockd-speedups is in C, and Python {version} has no headers in {include}; "

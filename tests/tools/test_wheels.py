@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from tests.patience import PATIENCE_S
@@ -15,6 +16,9 @@ from tools.check_wheels import ONCE, pytest_arguments
 from tools.wheel_environments import ROOT, Python, add, check_that_c_compiles, plan
 
 from tools import wheel_environments
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 OWN = (3, 11)
 COMPLETE = Python(OWN, sys.executable, "")
@@ -60,24 +64,37 @@ def test_every_test_that_is_left_out_exists() -> None:
     assert [file for file in ONCE if not (ROOT / "tests" / file).is_file()] == []
 
 
-@pytest.mark.parametrize(
-    ("compiler", "include", "message"),
-    [
-        ("no-such-compiler -pthread", "/", "no-such-compiler, with which Python 3.12 compiles"),
-        ("sh", "/no/headers", "Python 3.12 has no headers in /no/headers"),
-    ],
-    ids=["compiler", "headers"],
-)
-def test_what_is_missing_to_compile_is_named_before_anything_is_built(
-    compiler: str, include: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def told_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Path], Python]:
+    """Makes an interpreter that tells its compiler and the folder of its headers, after a warning."""
     monkeypatch.setattr(wheel_environments, "WORK", tmp_path)
     monkeypatch.delenv("CC", raising=False)
-    interpreter = tmp_path / "python"
-    interpreter.write_text(f"#!/bin/sh\necho '{compiler}'\necho '{include}'\n")
-    interpreter.chmod(0o755)
-    with pytest.raises(SystemExit, match=message):
-        check_that_c_compiles(Python((3, 12), str(interpreter), "trio"))
+
+    def make(compiler: str, include: Path) -> Python:
+        interpreter = tmp_path / "python"
+        interpreter.write_text(f"#!/bin/sh\necho 'a warning' >&2\necho '{compiler}'\necho '{include}'\n")
+        interpreter.chmod(0o755)
+        return Python((3, 12), str(interpreter), "trio")
+
+    return make
+
+
+def test_a_compiler_that_is_missing_is_named(told_by: Callable[[str, Path], Python], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"no-such-compiler, with which Python 3\.12 compiles"):
+        check_that_c_compiles(told_by("no-such-compiler -pthread", tmp_path))
+
+
+def test_headers_that_are_missing_are_named(told_by: Callable[[str, Path], Python], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=rf"Python 3\.12 has no headers in {tmp_path}"):
+        check_that_c_compiles(told_by("sh", tmp_path))
+
+
+def test_another_compiler_may_be_named(
+    told_by: Callable[[str, Path], Python], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "Python.h").touch()
+    monkeypatch.setenv("CC", "sh -c")
+    check_that_c_compiles(told_by("no-such-compiler", tmp_path))
 
 
 @pytest.fixture

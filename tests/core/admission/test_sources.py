@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from heapq import heapreplace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -173,14 +174,26 @@ def test_a_flood_of_sources_that_left_leaves_no_more_than_are_kept(
     assert len(sources._by_key) == len(sources._heap) <= 100
 
 
-def test_a_larger_burst_is_there_at_once_for_a_source_whose_bucket_is_full() -> None:
+def test_a_new_source_pays_for_a_bounded_part_of_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of those that fill the table has spent again, so that its moment in the heap is old."""
+    monkeypatch.setattr("esockd_core._admission.sources.MOST_LIMITED", 3000)
     clock = FakeClock()
     sources = Sources(clock)
-    sources.configure(None, Rate(1, 1))
-    assert sources.spend("192.0.2.1")
+    sources.configure(None, Rate(1, 10))
+    for _ in range(2):
+        for number in range(3000):
+            assert sources.spend(f"10.0.{number // 256}.{number % 256}")
     clock.advance(1)
-    sources.configure(None, Rate(1, 3))
-    assert [sources.spend("192.0.2.1") is not None for _ in range(4)] == [True, True, True, False]
+    looked_at = 0
+
+    def count(*arguments: Any) -> Any:
+        nonlocal looked_at
+        looked_at += 1
+        return heapreplace(*arguments)
+
+    monkeypatch.setattr("esockd_core._admission.sources.heapreplace", count)
+    assert sources.spend("192.0.2.1") is None
+    assert 1000 < looked_at < 1100
 
 
 def test_a_listener_reads_the_clock_of_the_system() -> None:

@@ -1,11 +1,11 @@
 """The limits of single sources: how many connections each has open, and the tokens of its bucket.
 
-A source is one entry of a table, so that a client finds its count and its bucket with one look. An entry may be
-forgotten once it is as good as a new one: without a connection, and with a full bucket. That is done when others come
-and more than a few are there. Buckets fill up by themselves, so the entries that may have to be forgotten are in a
-heap, in the order of a moment at which their bucket would once have been full. Moments only move ahead: a bucket whose
-old moment has not come cannot be full yet, and any other is put back with its present moment. A flood of sources
-therefore cannot push out one that is limited.
+A source is one entry of a table, so that a client finds its count and its bucket with one look. An entry is as good as
+a new one once it has no connection and a full bucket. It is forgotten when another source comes, unless the table holds
+only a few. Buckets fill up by themselves, so the entries that may have to be forgotten are in a heap, in the order of a
+moment at which their bucket would once have been full. Moments only move ahead: a bucket whose old moment has not come
+cannot be full yet, and any other is put back with its present moment. A flood of sources therefore cannot push out one
+that is limited.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from esockd_ratelimit import Rate
 
 MOST_LIMITED: Final = 65_536  # sources whose bucket is not full: a bound on memory
-KEPT: Final = 1024  # sources of which none is forgotten: many come back, and a new entry costs three times as much
-FORGET_PER_NEW: Final = 8  # more go than come, so that the table shrinks and no new source pays for a whole sweep
+KEPT: Final = 1024  # sources of which none is forgotten, because many come back, and then cost less than a new one
+FORGET_PER_NEW: Final = 8  # more go than come, so that the table shrinks
+FORGET_AT_MOST: Final = 1024  # where the table is full: so no new source pays for more than a millisecond of sweeping
 NO_RATE: Final = Units(0, 0, 0)  # a token costs nothing
 
 
@@ -79,9 +80,7 @@ class Sources:
         old, new = self._units, NO_RATE if rate is None else Units.of(rate)
         if old == new:
             return
-        now_ns = self._clock()
-        self._forget(now_ns * old.per_ns, len(self._heap))  # a full bucket is as good as a new one, with the new burst
-        queued = [source for _, _, source in self._heap]
+        queued, now_ns = [source for _, _, source in self._heap], self._clock()
         self._use(new)
         if new.token and not old.token:  # every bucket is full, and so none is in the heap
             queued = []
@@ -186,10 +185,10 @@ class Sources:
         """Put a source into the heap, and into the table if it is new; return whether there was room."""
         if len(self._heap) >= KEPT:
             self._forget(now, FORGET_PER_NEW)
-        while len(self._heap) >= MOST_LIMITED and self._heap[0][0] <= now:
-            self._forget(now, 1)
         if len(self._heap) >= MOST_LIMITED:
-            return False
+            self._forget(now, FORGET_AT_MOST)
+            if len(self._heap) >= MOST_LIMITED:
+                return False
         source.is_queued = True
         self._by_key[source.key] = source
         heappush(self._heap, (now + self._token, next(self._numbers), source))
