@@ -125,7 +125,9 @@ class Malloc(ctypes.Structure):
 
 def malloc_bytes() -> int:
     """The memory that malloc has given out: not what it keeps for the next call, which differs from run to run."""
-    ask = ctypes.CDLL(None).mallinfo2
+    ask = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if ask is None:
+        sys.exit("error: this check counts what malloc has given out, which takes mallinfo2 of glibc 2.33 or newer")
     ask.restype = Malloc
     given = ask()
     return int(given.uordblks + given.hblkhd)
@@ -162,6 +164,7 @@ def main() -> None:
         sys.exit("error: which check? It is one of leaks, sanitize")
     import uvloop  # noqa: PLC0415 - only this check needs it
 
+    malloc_bytes()  # or stop before the long part
     compile_into(BUILT, "-O2")
     found = 0
     for name, new_loop in (("asyncio", asyncio.new_event_loop), ("uvloop", uvloop.new_event_loop)):
