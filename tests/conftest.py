@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -32,6 +33,12 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]
     """Run the test on asyncio, on asyncio with uvloop, and on trio. A missing uvloop or trio is a failure."""
     backend: tuple[str, dict[str, bool]] = request.param
     return backend
+
+
+def pytest_configure() -> None:
+    """Let programs that tests start hear Ctrl-C, although a shell that runs the tests in the background ignores it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
