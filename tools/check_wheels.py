@@ -12,7 +12,7 @@ several packages together run against the wheel of the command, which requires a
 
 esockd-speedups is in C and has a wheel for each Python. With it, core and the command are tested on the Python whose
 tests run on asyncio; everywhere else they are tested without. What it stands in for is tested the other way as well: on
-that Python without it, and on that of `make test` with it.
+that Python without it, and on the others with it.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def check(name: str) -> None:
 def check_on(python: Python, name: str, built: Path) -> None:
     """Install one wheel into an empty environment of an interpreter, import it, and run tests against it."""
     sped_up = is_sped_up(python, name)
-    environment = install(python, name, built, *(["esockd-core[speedups]"] if sped_up else []))
+    environment = install(python, name, built, *([f"esockd-{name}[speedups]"] if sped_up else []))
     interpreter = environment / "bin" / "python"
     run(interpreter, "-c", f"import esockd_{name}; assert {str(environment)!r} in esockd_{name}.__file__")
     add(environment, what_tests_need(python))
@@ -155,8 +155,8 @@ def run_tests(interpreter: Path, arguments: list[str], what_fails: str, variable
 def pytest_arguments(python: Python, name: str) -> list[str]:
     """The tests of a package that run on an interpreter, as arguments of that."""
     distribution = str(ROOT / "tests" / "distribution")
-    if not python.loops:
-        return [*SETTINGS, distribution]
+    if not python.loops:  # `make test` has run the tests of all packages but the one in C
+        return [*SETTINGS, distribution, *([str(ROOT / "tests" / name)] if name == IN_C else [])]
     folders = [ROOT / "tests" / folder for folder in (name, *ALSO.get(name, []))]
     left_out = [f"--ignore={ROOT / 'tests' / file}" for file in ONCE]
     loops = f"--loops={python.loops}"
@@ -178,7 +178,7 @@ def main() -> None:
     build_all()
     for name in NAMES:
         check(name)
-    for python in dict.fromkeys((pythons()[0], pythons()[-1])):
+    for python in pythons():
         check_streams_on(python)
 
 

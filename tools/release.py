@@ -12,6 +12,7 @@ import shutil
 import sys
 import tomllib
 from datetime import UTC, date, datetime
+from itertools import chain
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -34,7 +35,7 @@ class Package:
         folder: Where it is.
         version: The version in its pyproject.toml.
         tag: The name of the tag of this version.
-        requires: What it requires of other packages in the repository, by their names.
+        requires: What it and its extras require of other packages in the repository, by their names.
         homepage: The address of the repository.
     """
 
@@ -44,7 +45,8 @@ class Package:
         project = tomllib.loads((self.folder / "pyproject.toml").read_text())["project"]
         self.version: str = project["version"]
         self.tag = f"{self.name}-{self.version}"
-        requirements = map(Requirement, project["dependencies"])
+        extras = chain(*project.get("optional-dependencies", {}).values())
+        requirements = map(Requirement, [*extras, *project["dependencies"]])  # the bounds are in the latter
         self.requires = {r.name: r for r in requirements if r.name.startswith("esockd-")}
         self.homepage: str = project["urls"]["Homepage"]
 

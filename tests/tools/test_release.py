@@ -43,7 +43,7 @@ class Repository:
         options = [word for setting in settings for word in ("-c", setting)]
         subprocess.run([self._git, *options, *arguments], cwd=self.root, check=True, capture_output=True)
 
-    def write(self, name: str, version: str, heading: str, requires: str = "") -> None:
+    def write(self, name: str, version: str, heading: str, requires: str = "", extra: str = "") -> None:
         folder = self.root / "packages" / f"esockd-{name}"
         (folder / "src").mkdir(parents=True, exist_ok=True)
         (folder / "src" / "code.py").touch()
@@ -53,6 +53,7 @@ class Repository:
         (folder / "pyproject.toml").write_text(
             f'[project]\nname = "esockd-{name}"\nversion = "{version}"\n'
             f"dependencies = {[requires] if requires else []}\n"
+            f"optional-dependencies.extra = {[extra] if extra else []}\n"
             f'[project.urls]\nHomepage = "{HOMEPAGE}"\n'
         )
 
@@ -209,3 +210,16 @@ def test_what_a_package_requires_is_released_first(repository: Repository) -> No
     repository.commit()
     [problem] = problems(repository.root, "core")
     assert problem.startswith("it requires esockd-cidr, which has changed since 0.1.0")
+
+
+def test_what_an_extra_requires_counts_as_well(repository: Repository) -> None:
+    repository.release("cidr")
+    repository.write("speedups", "0.2.0", heading="0.2.0 (2026-11-28)")
+    repository.write(
+        "core", "0.1.0", "0.1.0 (2026-11-28)", requires="esockd-cidr>=0.1,<0.2", extra="esockd-speedups>=0.1,<0.2"
+    )
+    repository.commit()
+    [problem] = problems(repository.root, "core")
+    assert problem.startswith("it requires esockd-speedups, whose version 0.2.0 is not released")
+    [problem] = problems(repository.root, "speedups")
+    assert problem.startswith("esockd-core requires esockd-speedups<0.2,>=0.1, which leaves out 0.2.0")

@@ -8,6 +8,9 @@ from typing import Final
 from esockd_speedups._streams import bind, in_use, resuming
 
 INTERFACE: Final = 1
-"""What esockd-core has to know to use `bind`; raised with each change of that, and of what the methods do in core."""
+"""The number of what core and this package agree on: the arguments of `bind`, and what the methods do.
+
+Core uses no other number than the one that it knows.
+"""
 
 __all__ = ["INTERFACE", "bind", "in_use", "resuming"]

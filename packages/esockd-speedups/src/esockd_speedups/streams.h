@@ -1,7 +1,7 @@
 /* The quick ways of a stream of esockd-core on asyncio and uvloop.
  *
  * Python has every rule. Each function here looks whether the case is the usual one, and does what the method of
- * `AsyncioStream` with the same name would do, or calls that method before anything has changed. So a change of a rule
+ * `AsyncioStream` that it stands for would do, or calls that method before anything has changed. So a change of a rule
  * in core has to be made here as well, where its method is named.
  *
  *     methods.c    data_received, receive, __anext__, send, send_nowait
@@ -80,7 +80,7 @@ PySendResult begin_receiving(Operation *self, PyObject **result);
 PySendResult go_on_receiving(Operation *self, PyObject **result);
 PySendResult begin_sending(Operation *self, PyObject **result);
 
-/* The methods, by the names that they have in Python. */
+/* The methods. `receive_or_end` is `_receive` and `__anext__`, and `send_later` is `send`. */
 PyObject *data_received(PyObject *method, PyObject *const *args, size_t nargsf, PyObject *kwnames);
 PyObject *receive(PyObject *method, PyObject *const *args, size_t nargsf, PyObject *kwnames);
 PyObject *receive_or_end(PyObject *method, PyObject *const *args, size_t nargsf, PyObject *kwnames);

@@ -5,8 +5,9 @@ transport, this object and, for a coroutine handler, its task. Handlers run in n
 they arrive (see `resume`). Bytes leave the slot only when the receiving task runs, so a receive that is cancelled at
 any moment loses nothing.
 
-The distribution esockd-speedups does the usual case of `data_received`, `_receive`, `send` and `send_nowait` in C. A
-change of what they do is to be made there, too; a test tells when they have changed.
+The distribution esockd-speedups does the usual case of `data_received`, `_receive`, `send` and `send_nowait` in C, with
+`resume` and the base's `receive`. A change of what they do is to be made there, too; a test tells when they have
+changed.
 """
 
 from __future__ import annotations
