@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import socket
 import time
 from contextlib import contextmanager
@@ -146,7 +145,7 @@ def test_stats_of_a_datagram_listener_tells_what_was_dropped(both: Instance) -> 
         dropped = json.loads(told)["listeners"][0]["stats"]["datagrams_dropped"]
     assert dropped == {"forbidden": 1}
     _, out, _ = both.run("stats", name)
-    assert re.search(r"^dropped +1 \(forbidden 1\)$", out, re.MULTILINE), out
+    assert "dropped        1 (forbidden 1)" in out
     assert "accept queue" not in out
 
 
